@@ -1,0 +1,394 @@
+//! The closed set of operations. Engines execute it by an exhaustive `match`; nothing else computes.
+
+use super::value::{Coef, Value};
+
+/// `out = alpha a b + beta d + gamma I`, per item, accumulated in f32.
+///
+/// `a` is `[m, k]`, `b` `[k, n]`, `d` and `out` `[m, n]`, in any strides (transpose with [`Value::t`]). `a` and `b` may be f16. In-place form: `d == Some(out)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gemm {
+    /// Left operand, `[m, k]`.
+    pub a: Value,
+    /// Right operand, `[k, n]`.
+    pub b: Value,
+    /// Added operand, `[m, n]`; ignored where `beta` is constant 0.
+    pub d: Option<Value>,
+    /// Result, `[m, n]`.
+    pub out: Value,
+    /// Factor of the product; default 1.
+    pub alpha: Coef,
+    /// Factor of `d`; default 1.
+    pub beta: Coef,
+    /// Added to the diagonal; default 0.
+    pub gamma: Coef,
+    /// `[batch, 1, H]`, read by the column coefficients.
+    pub block: Option<Value>,
+}
+
+impl Gemm {
+    /// `out = a b`.
+    pub fn new(a: Value, b: Value, out: Value) -> Self {
+        Gemm { a, b, d: None, out, alpha: Coef::Const(1.0), beta: Coef::Const(1.0), gamma: Coef::Const(0.0), block: None }
+    }
+}
+
+/// `out <- decay out + (1 - decay) scale / n x^T x`: a Kronecker factor's running average, one triangle computed and mirrored.
+///
+/// `x` is `[n, q]` (samples are rows; pass `x.t()` for `x x^T`). With `ones` the samples get a trailing 1 (the bias as homogeneous column) and `out` is `[q + 1, q + 1]`.
+/// A constant `decay` of 0 overwrites without reading. A closed `gate` keeps the item as it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KronFactor {
+    /// Samples, `[n, q]`.
+    pub x: Value,
+    /// Append a column of ones.
+    pub ones: bool,
+    /// The factor, `[q, q]` (or `[q + 1, q + 1]`), updated in place.
+    pub out: Value,
+    /// Running-average decay; default constant 0.
+    pub decay: Coef,
+    /// Extra factor of the new term; default 1.
+    pub scale: f32,
+    /// `[batch, 1, H]`, read by a column decay.
+    pub block: Option<Value>,
+    /// `[batch, 1, 1]`: items with 0 here are left alone.
+    pub gate: Option<Value>,
+}
+
+impl KronFactor {
+    /// `out = x^T x / n`.
+    pub fn new(x: Value, out: Value) -> Self {
+        KronFactor { x, ones: false, out, decay: Coef::Const(0.0), scale: 1.0, block: None, gate: None }
+    }
+}
+
+/// `out = alpha x + beta y + gamma I`, element by element. Copies, scales, transposes (by views), adds to a diagonal.
+///
+/// In-place form: `y == Some(out)`. A closed `gate` keeps the item as it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Axpby {
+    /// First operand, same shape as `out`.
+    pub x: Option<Value>,
+    /// Second operand, same shape as `out`.
+    pub y: Option<Value>,
+    /// Result.
+    pub out: Value,
+    /// Factor of `x`; default 1.
+    pub alpha: Coef,
+    /// Factor of `y`; default 1.
+    pub beta: Coef,
+    /// Added to the diagonal; default 0.
+    pub gamma: Coef,
+    /// `[batch, 1, H]`, read by the column coefficients.
+    pub block: Option<Value>,
+    /// `[batch, 1, 1]`: items with 0 here are left alone.
+    pub gate: Option<Value>,
+}
+
+impl Axpby {
+    /// `out = x`.
+    pub fn copy(x: Value, out: Value) -> Self {
+        Axpby {
+            x: Some(x),
+            y: None,
+            out,
+            alpha: Coef::Const(1.0),
+            beta: Coef::Const(1.0),
+            gamma: Coef::Const(0.0),
+            block: None,
+            gate: None,
+        }
+    }
+
+    /// `out = x + y`.
+    pub fn add(x: Value, y: Value, out: Value) -> Self {
+        Axpby { y: Some(y), ..Axpby::copy(x, out) }
+    }
+}
+
+/// `out = x` with a change of element type (f32 to packed f16, round to nearest even, or back). Both dense.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Convert {
+    /// Source.
+    pub x: Value,
+    /// Destination, same shape, other element type.
+    pub out: Value,
+}
+
+/// Which reduction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReduceKind {
+    /// `sum x^2`.
+    SumSq,
+    /// `sum x_ii`.
+    Trace,
+    /// `sum x y`.
+    Dot,
+    /// `max |x|`; NaN if any element is NaN.
+    MaxAbs,
+}
+
+/// `out[item] = scale * reduction(x[, y])`. The order of summation depends on the item's shape alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reduce {
+    /// Which reduction.
+    pub kind: ReduceKind,
+    /// Operand.
+    pub x: Value,
+    /// Second operand of [`ReduceKind::Dot`], same shape.
+    pub y: Option<Value>,
+    /// `[batch, 1, 1]`.
+    pub out: Value,
+    /// Constant factor.
+    pub scale: f32,
+}
+
+/// `out[0, c] = mean over rows of x[r, c]`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ColumnMean {
+    /// `[n, q]`.
+    pub x: Value,
+    /// `[1, q]`.
+    pub out: Value,
+}
+
+/// Raises `flag[item]` to 1 where an element of `x` is NaN, infinite, or above 1e18 in magnitude (its square would be infinite in f32).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CheckFinite {
+    /// The tensor to look at.
+    pub x: Value,
+    /// `[batch, 1, 1]`, only ever raised here.
+    pub flag: Value,
+}
+
+/// Lower Cholesky factor of `a + damping I`; zeros above the diagonal.
+///
+/// Only the lower triangle of `a` is read. `ok[item]` becomes 1, or 0 where a pivot was not positive or not finite; the factor of such an item is meaningless.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cholesky {
+    /// Symmetric matrix, `[n, n]`.
+    pub a: Value,
+    /// Lower factor, `[n, n]`.
+    pub out: Value,
+    /// Absolute damping; default constant 0.
+    pub damping: Coef,
+    /// `[batch, 1, H]`, read by a column damping.
+    pub block: Option<Value>,
+    /// `[batch, 1, 1]`.
+    pub ok: Value,
+}
+
+/// Solves `L out = b`, or `L^T out = b` with `transpose`, for lower-triangular `L`.
+///
+/// Right-hand forms are transposed views: `out L^T = b` is `L out^T = b^T`. `out` must not be `b`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SolveTriangular {
+    /// Lower-triangular, `[n, n]`; nothing above the diagonal is read.
+    pub l: Value,
+    /// Right-hand side, `[n, m]`; `None` is the identity (`m = n`).
+    pub b: Option<Value>,
+    /// Solution, `[n, m]`.
+    pub out: Value,
+    /// Solve with `L^T`.
+    pub transpose: bool,
+}
+
+/// Largest singular value of `x`, whose smaller side is at most [`OPERATOR_NORM_MAX`].
+///
+/// By repeated squaring of the trace-normalised Gram matrix: relative error about 1e-6, no starting vector, no failure case.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OperatorNorm {
+    /// Any matrix with `min(rows, cols) <= OPERATOR_NORM_MAX`.
+    pub x: Value,
+    /// `[batch, 1, 1]`.
+    pub out: Value,
+}
+
+/// Largest smaller side that [`OperatorNorm`] takes: the Gram matrix must fit WebGPU's default workgroup memory.
+pub const OPERATOR_NORM_MAX: usize = 48;
+
+/// What [`RandomFill`] draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Distribution {
+    /// Uniform in `(0, 1)`: 32 bits per element.
+    Uniform,
+    /// Standard normal by Box-Muller on our own polynomials: 32 bits per element.
+    Normal,
+    /// -1 or +1 with equal probability: one bit per element.
+    Rademacher,
+}
+
+/// Fills `out` from Philox4x32-10 keyed by `keys[item]`, with counter (block, step, stream, 0). See [`crate::rng`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RandomFill {
+    /// Destination, dense items.
+    pub out: Value,
+    /// What to draw.
+    pub distribution: Distribution,
+    /// Which of several independent tensors of one step this is.
+    pub stream: u32,
+    /// `[batch, 1, 2]`: two `u32` bit patterns, the Philox key (seed, task).
+    pub keys: Value,
+    /// `[batch, 1, 1]`: the step, an integer as f32 (exact up to 2^24).
+    pub step: Value,
+}
+
+/// Which clock [`Advance`] moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Clock {
+    /// The optimizer's step: consumes the bad-gradient flag into the gate, then counter, learning rate and bias corrections.
+    Step,
+    /// The statistics' running average from the identity (constant decay).
+    StatisticsFromIdentity,
+    /// The statistics' bias-corrected running average: carried weight `w <- decay w + 1`, effective decay `1 - 1/w`.
+    StatisticsBiasCorrected,
+}
+
+/// Advances what changes from step to step, in the block itself ([`super::block`]). One item, one invocation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Advance {
+    /// `[batch, 1, WIDTH]`, updated in place.
+    pub block: Value,
+    /// Which clock.
+    pub clock: Clock,
+}
+
+/// The damping of both Kronecker factors: `out = (lambda_left, lambda_right)`.
+///
+/// Plain: both are `damping`. Split ([MG15] section 6.3): `lambda_right = pi sqrt(damping)`, `lambda_left = sqrt(damping) / pi`, `pi^2 = (tr A / dim A) / (tr G / dim G)`.
+/// Both times the item's ridge multiplier, which failed factorizations raise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FactorDamping {
+    /// Trace over dimension of the left factor, `[batch, 1, 1]`; both traces or neither.
+    pub left_mean: Option<Value>,
+    /// Trace over dimension of the right factor, `[batch, 1, 1]`.
+    pub right_mean: Option<Value>,
+    /// The stack's block (damping and ridge columns).
+    pub block: Value,
+    /// `[batch, 1, 2]`.
+    pub out: Value,
+}
+
+/// Books the outcome of a refresh: `ok = ok_left * ok_right` gates the copies; a failure multiplies the item's ridge by 10 and is counted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RootOutcome {
+    /// `[batch, 1, 1]`.
+    pub left_ok: Value,
+    /// `[batch, 1, 1]`.
+    pub right_ok: Value,
+    /// `[batch, 1, 1]`: 1 where both hold.
+    pub ok: Value,
+    /// The stack's block, updated in place (ridge and failure columns).
+    pub block: Value,
+}
+
+/// `out[t] = min(1, sqrt(kl_clip / |lr^2 sum over layers of dots[layer, t]|))`, 1 where the sum is 0.
+///
+/// `dots` is `[layers * trials, 1, 1]`, layer outer. Trials whose sum is not finite get 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KlClip {
+    /// Inner products of gradient and preconditioned gradient.
+    pub dots: Value,
+    /// A block whose learning rate and clip columns hold, one item a trial.
+    pub block: Value,
+    /// `[trials, 1, 1]`.
+    pub out: Value,
+}
+
+/// SGD's fused tail (PyTorch's order): weight decay, momentum with dampening, Nesterov, update.
+///
+/// Reads learning rate, momentum, dampening, decay, step and gate from the block. Items behind a closed gate are left alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SgdUpdate {
+    /// Weights, updated in place.
+    pub w: Value,
+    /// Gradient or preconditioned direction.
+    pub g: Value,
+    /// Momentum buffer, updated in place.
+    pub m: Option<Value>,
+    /// Factor of `g` by item (KL clip), `[batch, 1, 1]`.
+    pub g_scale: Option<Value>,
+    /// Look-ahead form.
+    pub nesterov: bool,
+    /// The stack's block.
+    pub block: Value,
+}
+
+/// Adam's fused tail, L2 or decoupled decay (PyTorch's order).
+///
+/// Reads learning rate, betas, epsilon, decay, carried weights and gate from the block. Items behind a closed gate are left alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamUpdate {
+    /// Weights, updated in place.
+    pub w: Value,
+    /// Gradient.
+    pub g: Value,
+    /// First moment, updated in place.
+    pub m: Value,
+    /// Second moment, updated in place.
+    pub v: Value,
+    /// `AdamW`: `w <- (1 - lr decay) w` instead of `g <- g + decay w`.
+    pub decoupled: bool,
+    /// The stack's block.
+    pub block: Value,
+}
+
+macro_rules! ops {
+    ($($(#[$doc:meta])* $name:ident => $label:literal),* $(,)?) => {
+        /// One operation of a plan.
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        pub enum Op {
+            $($(#[$doc])* $name($name)),*
+        }
+
+        impl Op {
+            /// The operation's name, shared by plan, CPU function, shader entry point and test row.
+            pub fn name(&self) -> &'static str {
+                match self { $(Op::$name(_) => $label),* }
+            }
+
+            /// Every name, for tables that must be complete.
+            pub const NAMES: &'static [&'static str] = &[$($label),*];
+        }
+
+        $(impl From<$name> for Op {
+            fn from(op: $name) -> Op { Op::$name(op) }
+        })*
+    };
+}
+
+ops! {
+    /// Matrix product.
+    Gemm => "gemm",
+    /// Kronecker factor statistics.
+    KronFactor => "kron_factor",
+    /// Element-wise linear combination.
+    Axpby => "axpby",
+    /// Element type conversion.
+    Convert => "convert",
+    /// Reduction to a scalar.
+    Reduce => "reduce",
+    /// Mean over rows.
+    ColumnMean => "column_mean",
+    /// Non-finite detection.
+    CheckFinite => "check_finite",
+    /// Cholesky factorization.
+    Cholesky => "cholesky",
+    /// Triangular solve.
+    SolveTriangular => "solve_triangular",
+    /// Largest singular value.
+    OperatorNorm => "operator_norm",
+    /// Counter-based random numbers.
+    RandomFill => "random_fill",
+    /// Clocks, schedules and bias corrections.
+    Advance => "advance",
+    /// KFAC's damping of both factors.
+    FactorDamping => "factor_damping",
+    /// Bookkeeping after a refresh.
+    RootOutcome => "root_outcome",
+    /// KFAC's KL clip.
+    KlClip => "kl_clip",
+    /// SGD tail.
+    SgdUpdate => "sgd_update",
+    /// Adam tail.
+    AdamUpdate => "adam_update",
+}

@@ -1,0 +1,128 @@
+//! The immutable plan.
+
+use std::fmt;
+use std::ops::Range;
+
+use super::access::Access;
+use super::cost::Cost;
+use super::op::Op;
+use super::value::{Role, Value, ValueInfo};
+use crate::tensor::Shape;
+
+/// A named, contiguous part of a plan that can run by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The name in the printed plan.
+    pub name: String,
+    /// Indices of its operations.
+    pub ops: Range<usize>,
+}
+
+/// A linear list of operations over values. Holds no memory and no device.
+///
+/// `Display` prints one operation a line, segment by segment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub(crate) values: Vec<ValueInfo>,
+    pub(crate) ops: Vec<Op>,
+    pub(crate) segments: Vec<Segment>,
+}
+
+impl Plan {
+    /// The operations in order.
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// The segments in order; together they cover all operations.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Every value.
+    pub fn values(&self) -> &[ValueInfo] {
+        &self.values
+    }
+
+    /// Name, shape and role of a value.
+    pub fn info(&self, value: Value) -> Option<&ValueInfo> {
+        self.values.get(value.id as usize)
+    }
+
+    /// Flops and bytes of all operations, or of one segment.
+    pub fn cost(&self, segment: Option<usize>) -> Cost {
+        let ops = match segment.and_then(|s| self.segments.get(s)) {
+            Some(s) => &self.ops[s.ops.clone()],
+            None => &self.ops[..],
+        };
+        ops.iter().map(Op::cost).sum()
+    }
+
+    /// Bytes that `prepare` will allocate for scratch values.
+    pub fn scratch_bytes(&self) -> u64 {
+        self.values.iter().filter(|v| v.role == Role::Scratch).map(|v| 4 * v.element.words(v.shape) as u64).sum()
+    }
+
+    fn operand(&self, f: &mut fmt::Formatter<'_>, value: &Value) -> fmt::Result {
+        let info = &self.values[value.id as usize];
+        f.write_str(&info.name)?;
+        let full = Value::dense(value.id, info.shape, info.element);
+        if value.repeated {
+            write!(f, "[(b/{})%{}]", value.div, value.modulo)?;
+        }
+        let same = |v: &Value| (v.offset, v.rows, v.cols, v.row_stride, v.col_stride) == (full.offset, full.rows, full.cols, full.row_stride, full.col_stride);
+        if same(value) {
+            return Ok(());
+        }
+        if same(&value.t()) {
+            return f.write_str("^T");
+        }
+        write!(f, "@{}[{}x{}:{},{}]", value.offset, value.rows, value.cols, value.row_stride, value.col_stride)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for segment in &self.segments {
+            writeln!(f, "{}:", segment.name)?;
+            for op in &self.ops[segment.ops.clone()] {
+                let operands = op.operands();
+                f.write_str("  ")?;
+                for (i, (_, value, _)) in operands.iter().filter(|o| o.2 != Access::Read).enumerate() {
+                    f.write_str(if i == 0 { "" } else { ", " })?;
+                    self.operand(f, value)?;
+                    write!(f, " {}", Shape::new(value.items, value.rows, value.cols))?;
+                }
+                write!(f, " <- {}(", op.name())?;
+                for (i, (name, value, _)) in operands.iter().filter(|o| o.2 != Access::Write).enumerate() {
+                    write!(f, "{}{name} ", if i == 0 { "" } else { ", " })?;
+                    self.operand(f, value)?;
+                }
+                writeln!(f, "){}", op.details())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Op {
+    /// Constants of the operation, for the printed plan.
+    fn details(&self) -> String {
+        match self {
+            Op::Gemm(op) => format!(" alpha {} beta {} gamma {}", op.alpha, op.beta, op.gamma),
+            Op::KronFactor(op) => format!(" decay {} scale {}{}", op.decay, op.scale, if op.ones { " with ones" } else { "" }),
+            Op::Axpby(op) => format!(" alpha {} beta {} gamma {}", op.alpha, op.beta, op.gamma),
+            Op::Reduce(op) => format!(" {:?} scale {}", op.kind, op.scale),
+            Op::Cholesky(op) => format!(" damping {}", op.damping),
+            Op::SolveTriangular(op) => if op.transpose { " transposed" } else { "" }.into(),
+            Op::RandomFill(op) => format!(" {:?} stream {}", op.distribution, op.stream),
+            Op::Advance(op) => format!(" {:?}", op.clock),
+            Op::SgdUpdate(op) => if op.nesterov { " nesterov" } else { "" }.into(),
+            Op::AdamUpdate(op) => if op.decoupled { " decoupled" } else { "" }.into(),
+            Op::Convert(op) => format!(" to {}", op.out.element),
+            Op::ColumnMean(_) | Op::CheckFinite(_) | Op::OperatorNorm(_) | Op::FactorDamping(_) | Op::RootOutcome(_) | Op::KlClip(_) => {
+                String::new()
+            }
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Records operations, checking each, into a [`Plan`].
+
+use super::op::{
+    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, ColumnMean, Convert, FactorDamping, Gemm, KlClip, KronFactor, Op, OperatorNorm,
+    RandomFill, Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,
+};
+use super::plan::{Plan, Segment};
+use super::value::{Coef, Role, Value, ValueInfo};
+use crate::error::{Error, Result};
+use crate::tensor::{ElementType, Shape};
+
+/// Records operations. No device, no memory: what comes out is a [`Plan`].
+///
+/// ```
+/// use layerwise::{Recorder, Shape};
+/// let mut r = Recorder::new();
+/// let a = r.external("a", Shape::new(4, 31, 7))?;
+/// let gram = r.matmul(a, a.t())?; // scratch [4, 31, 31]
+/// let plan = r.finish();
+/// assert_eq!(plan.ops().len(), 1);
+/// assert_eq!(gram.rows(), 31);
+/// # Ok::<(), layerwise::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Recorder {
+    values: Vec<ValueInfo>,
+    ops: Vec<Op>,
+    segments: Vec<Segment>,
+}
+
+impl Recorder {
+    /// An empty recorder with one unnamed segment.
+    pub fn new() -> Self {
+        Recorder::default()
+    }
+
+    /// A value that the caller binds: weights, gradients, taps.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a zero dimension, here and in the other declarations.
+    pub fn external(&mut self, name: impl Into<String>, shape: Shape) -> Result<Value> {
+        self.declare(name.into(), shape, ElementType::F32, Role::External)
+    }
+
+    /// A value that the plan's owner keeps between runs.
+    ///
+    /// # Errors
+    /// As [`external`](Self::external).
+    pub fn state(&mut self, name: impl Into<String>, shape: Shape) -> Result<Value> {
+        self.declare(name.into(), shape, ElementType::F32, Role::State)
+    }
+
+    /// A value that lives within one run.
+    ///
+    /// # Errors
+    /// As [`external`](Self::external).
+    pub fn scratch(&mut self, name: impl Into<String>, shape: Shape) -> Result<Value> {
+        self.declare(name.into(), shape, ElementType::F32, Role::Scratch)
+    }
+
+    /// A value of any element type and role.
+    ///
+    /// # Errors
+    /// As [`external`](Self::external).
+    pub fn declare(&mut self, name: String, shape: Shape, element: ElementType, role: Role) -> Result<Value> {
+        shape.check("declare", &name)?;
+        let id = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
+        self.values.push(ValueInfo { name, shape, element, role });
+        Ok(Value::dense(id, shape, element))
+    }
+
+    /// Starts a segment: operations from here on belong to it, and an engine can run it by itself.
+    pub fn segment(&mut self, name: impl Into<String>) {
+        let start = self.ops.len();
+        self.segments.push(Segment { name: name.into(), ops: start..start });
+    }
+
+    /// Checks and appends one operation.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] naming the operand that does not fit; nothing is recorded then.
+    pub fn record(&mut self, op: impl Into<Op>) -> Result<()> {
+        let op = op.into();
+        for (_, value, _) in op.operands() {
+            if self.values.get(value.id as usize).is_none() {
+                return Err(Error::Aliasing {
+                    op: op.name(),
+                    tensor: format!("%{}", value.id),
+                    reason: "the value belongs to another recorder".into(),
+                });
+            }
+        }
+        op.check().map_err(|(operand, expected, found)| {
+            let name = op.operands().iter().find(|o| o.0 == operand).map(|o| self.values[o.1.id as usize].name.clone());
+            Error::Shape { op: op.name(), tensor: name.map_or(operand.into(), |n| format!("{operand} = {n}")), expected, found }
+        })?;
+        if self.segments.is_empty() {
+            self.segment("main");
+        }
+        self.ops.push(op);
+        if let Some(segment) = self.segments.last_mut() {
+            segment.ops.end = self.ops.len();
+        }
+        Ok(())
+    }
+
+    /// The finished plan.
+    pub fn finish(self) -> Plan {
+        Plan { values: self.values, ops: self.ops, segments: self.segments }
+    }
+
+    /// The number of logical items that operands with these views give together: the longest.
+    fn batch_of(views: &[Value]) -> usize {
+        views.iter().map(|v| if v.repeated { v.div * v.modulo } else { v.items }).max().unwrap_or(1)
+    }
+
+    fn temporary(&mut self, op: &str, batch: usize, rows: usize, cols: usize) -> Result<Value> {
+        let name = format!("{op}.{}", self.values.len());
+        self.scratch(name, Shape::new(batch, rows, cols))
+    }
+
+    /// Scratch `a b`.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record), here and below.
+    pub fn matmul(&mut self, a: Value, b: Value) -> Result<Value> {
+        let out = self.temporary("gemm", Self::batch_of(&[a, b]), a.rows, b.cols)?;
+        self.record(Gemm::new(a, b, out))?;
+        Ok(out)
+    }
+
+    /// Scratch `alpha x + beta y`.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn axpby(&mut self, alpha: f32, x: Value, beta: f32, y: Value) -> Result<Value> {
+        let out = self.temporary("axpby", Self::batch_of(&[x, y]), x.rows, x.cols)?;
+        self.record(Axpby { alpha: Coef::Const(alpha), beta: Coef::Const(beta), ..Axpby::add(x, y, out) })?;
+        Ok(out)
+    }
+
+    /// Scratch `alpha x`.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn scale(&mut self, alpha: f32, x: Value) -> Result<Value> {
+        let out = self.temporary("scale", Self::batch_of(&[x]), x.rows, x.cols)?;
+        self.record(Axpby { alpha: Coef::Const(alpha), ..Axpby::copy(x, out) })?;
+        Ok(out)
+    }
+
+    /// `out = x`.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn copy(&mut self, x: Value, out: Value) -> Result<()> {
+        self.record(Axpby::copy(x, out))
+    }
+
+    /// `out = x + gamma I`.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn add_diag(&mut self, x: Value, gamma: impl Into<Coef>, out: Value) -> Result<()> {
+        self.record(Axpby { gamma: gamma.into(), ..Axpby::copy(x, out) })
+    }
+
+    /// Scratch dense `x^T` (views from [`Value::t`] cost nothing and serve wherever an operation takes them).
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn transpose(&mut self, x: Value) -> Result<Value> {
+        let out = self.temporary("transpose", Self::batch_of(&[x]), x.cols, x.rows)?;
+        self.copy(x.t(), out)?;
+        Ok(out)
+    }
+
+    /// Scratch scalar `scale * reduction(x)` for [`ReduceKind::SumSq`], [`ReduceKind::Trace`] and [`ReduceKind::MaxAbs`].
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn reduce(&mut self, kind: ReduceKind, scale: f32, x: Value) -> Result<Value> {
+        let out = self.temporary("reduce", Self::batch_of(&[x]), 1, 1)?;
+        self.record(Reduce { kind, x, y: None, out, scale })?;
+        Ok(out)
+    }
+
+    /// Scratch scalar `sum x y`.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn dot(&mut self, x: Value, y: Value) -> Result<Value> {
+        let out = self.temporary("dot", Self::batch_of(&[x, y]), 1, 1)?;
+        self.record(Reduce { kind: ReduceKind::Dot, x, y: Some(y), out, scale: 1.0 })?;
+        Ok(out)
+    }
+
+    /// Scratch `[1, q]` column means.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn column_mean(&mut self, x: Value) -> Result<Value> {
+        let out = self.temporary("column_mean", Self::batch_of(&[x]), 1, x.cols)?;
+        self.record(ColumnMean { x, out })?;
+        Ok(out)
+    }
+
+    /// Scratch `x^T x / n`.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn kron_factor(&mut self, x: Value) -> Result<Value> {
+        let out = self.temporary("kron_factor", Self::batch_of(&[x]), x.cols, x.cols)?;
+        self.record(KronFactor::new(x, out))?;
+        Ok(out)
+    }
+
+    /// Scratch operator norm.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn operator_norm(&mut self, x: Value) -> Result<Value> {
+        let out = self.temporary("operator_norm", Self::batch_of(&[x]), 1, 1)?;
+        self.record(OperatorNorm { x, out })?;
+        Ok(out)
+    }
+
+    /// Scratch (factor, ok) of `a + damping I`.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn cholesky(&mut self, a: Value, damping: impl Into<Coef>, block: Option<Value>) -> Result<(Value, Value)> {
+        let batch = Self::batch_of(&[a]);
+        let out = self.temporary("cholesky", batch, a.rows, a.cols)?;
+        let ok = self.temporary("cholesky.ok", batch, 1, 1)?;
+        self.record(Cholesky { a, out, damping: damping.into(), block, ok })?;
+        Ok((out, ok))
+    }
+
+    /// Scratch `L^{-1} b` or `L^{-T} b`.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn solve_triangular(&mut self, l: Value, b: Value, transpose: bool) -> Result<Value> {
+        let out = self.temporary("solve_triangular", Self::batch_of(&[l, b]), b.rows, b.cols)?;
+        self.record(SolveTriangular { l, b: Some(b), out, transpose })?;
+        Ok(out)
+    }
+}
+
+/// Operations without a shorthand, recorded through [`Recorder::record`]: named here so that the list of shorthands is seen to be complete.
+#[allow(dead_code, reason = "a compile-time list: every operation is either a shorthand above or one of these")]
+type RecordedDirectly = (AdamUpdate, Advance, CheckFinite, Convert, FactorDamping, KlClip, RandomFill, RootOutcome, SgdUpdate);

@@ -1,0 +1,213 @@
+//! Plan values: named, shaped, role-carrying ids, and strided views of them.
+
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::tensor::{ElementType, Shape};
+
+/// Who owns the memory behind a plan value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Bound by the caller at prepare time: weights, gradients, taps. May be rebound.
+    External,
+    /// Kept between runs, bound at prepare time to tensors that the owner of the plan keeps.
+    State,
+    /// Allocated by `prepare`, without meaning between two runs.
+    Scratch,
+}
+
+/// What a plan knows about one value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueInfo {
+    /// The name in messages and in the printed plan.
+    pub name: String,
+    /// `[batch, rows, cols]`.
+    pub shape: Shape,
+    /// Element type of the storage.
+    pub element: ElementType,
+    /// Who owns the memory.
+    pub role: Role,
+}
+
+/// A strided view of a plan value: what an operation reads or writes.
+///
+/// Element `(b, r, c)` lies at `offset + ((b / div) % modulo) * item_stride + r * row_stride + c * col_stride`, in elements.
+/// A fresh value is dense and row-major with `div = 1` and `modulo = items`. Views are cheap `Copy` descriptions: [`t`](Value::t) transposes,
+/// [`row_range`](Value::row_range) and [`col_range`](Value::col_range) cut blocks, [`repeat`](Value::repeat) reads fewer stored items for more logical ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Value {
+    pub(crate) id: u32,
+    pub(crate) offset: usize,
+    pub(crate) items: usize,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) item_stride: usize,
+    pub(crate) row_stride: usize,
+    pub(crate) col_stride: usize,
+    pub(crate) div: usize,
+    pub(crate) modulo: usize,
+    pub(crate) repeated: bool,
+    pub(crate) element: ElementType,
+}
+
+impl Value {
+    pub(crate) fn dense(id: u32, shape: Shape, element: ElementType) -> Self {
+        Value {
+            id,
+            offset: 0,
+            items: shape.batch,
+            rows: shape.rows,
+            cols: shape.cols,
+            item_stride: element.item_stride(shape.rows, shape.cols),
+            row_stride: shape.cols,
+            col_stride: 1,
+            div: 1,
+            modulo: shape.batch,
+            repeated: false,
+            element,
+        }
+    }
+
+    /// `[stored items, rows, cols]`; how often an operation repeats the items is its own business.
+    pub fn shape(&self) -> Shape {
+        Shape { batch: self.items, rows: self.rows, cols: self.cols }
+    }
+
+    /// Rows of each item.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns of each item.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Stored items.
+    pub fn items(&self) -> usize {
+        self.items
+    }
+
+    /// The transposed view. No data moves.
+    #[must_use]
+    pub fn t(self) -> Self {
+        Value { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
+
+    /// Rows `range` of each item.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the range is empty or leaves the matrix.
+    pub fn row_range(self, range: Range<usize>) -> Result<Self> {
+        check_range("row_range", &range, self.rows)?;
+        Ok(Value { offset: self.offset + range.start * self.row_stride, rows: range.len(), ..self })
+    }
+
+    /// Columns `range` of each item.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the range is empty or leaves the matrix.
+    pub fn col_range(self, range: Range<usize>) -> Result<Self> {
+        check_range("col_range", &range, self.cols)?;
+        Ok(Value { offset: self.offset + range.start * self.col_stride, cols: range.len(), ..self })
+    }
+
+    /// Stored items `range`. Resets the repetition.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the range is empty or leaves the batch.
+    pub fn item_range(self, range: Range<usize>) -> Result<Self> {
+        check_range("item_range", &range, self.items)?;
+        let items = range.len();
+        Ok(Value { offset: self.offset + range.start * self.item_stride, items, div: 1, modulo: items, repeated: false, ..self })
+    }
+
+    /// Logical item `b` reads stored item `(b / div) % modulo`.
+    ///
+    /// With the data index outer and `h` trials sharing each data item, `repeat(h, data_items)` reads the data of trial `b`,
+    /// and `repeat(1, h)` reads something that depends on the inner index alone.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where `div` is 0 or `modulo` is 0 or larger than the number of stored items.
+    pub fn repeat(self, div: usize, modulo: usize) -> Result<Self> {
+        if div == 0 || modulo == 0 || modulo > self.items {
+            return Err(Error::Shape {
+                op: "repeat",
+                tensor: format!("%{}", self.id),
+                expected: format!("div >= 1 and 1 <= modulo <= {} stored items", self.items),
+                found: format!("div {div}, modulo {modulo}"),
+            });
+        }
+        Ok(Value { div, modulo, repeated: true, ..self })
+    }
+
+    /// Index of the first element of the item that logical item `b` reads.
+    #[inline]
+    pub(crate) fn item_offset(&self, b: usize) -> usize {
+        self.offset + (b / self.div) % self.modulo * self.item_stride
+    }
+
+    /// Elements from the first to one past the last of one item's view.
+    pub(crate) fn extent(&self) -> usize {
+        (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride + 1
+    }
+
+    /// True if `batch` logical items are served: one stored item each, or a whole number of the periods asked for by [`repeat`](Value::repeat).
+    pub(crate) fn serves(&self, batch: usize) -> bool {
+        if self.repeated { batch.is_multiple_of(self.div * self.modulo) } else { batch == self.items }
+    }
+}
+
+fn check_range(op: &'static str, range: &Range<usize>, len: usize) -> Result<()> {
+    if range.start < range.end && range.end <= len {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        op,
+        tensor: "view".into(),
+        expected: format!("a non-empty range within 0..{len}"),
+        found: format!("{}..{}", range.start, range.end),
+    })
+}
+
+/// A scalar coefficient of an operation: constant, or one column of the operation's block (`[batch, 1, H]`), times a constant.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Coef {
+    /// The same for all items, fixed when the plan is recorded.
+    Const(f32),
+    /// `scale * block[item, column]`, read on the device at every run.
+    Column {
+        /// Column of the block.
+        column: u32,
+        /// Constant factor.
+        scale: f32,
+    },
+}
+
+impl Coef {
+    /// `block[item, column]`.
+    pub const fn column(column: u32) -> Self {
+        Coef::Column { column, scale: 1.0 }
+    }
+
+    /// True for a constant zero: the operand that it would multiply is not read (so that NaN there does no harm).
+    pub(crate) fn is_zero(self) -> bool {
+        matches!(self, Coef::Const(c) if c == 0.0)
+    }
+}
+
+impl From<f32> for Coef {
+    fn from(c: f32) -> Self {
+        Coef::Const(c)
+    }
+}
+
+impl std::fmt::Display for Coef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Coef::Const(c) => write!(f, "{c}"),
+            Coef::Column { column, scale: 1.0 } => write!(f, "block[{column}]"),
+            Coef::Column { column, scale } => write!(f, "{scale} block[{column}]"),
+        }
+    }
+}
