@@ -3,5 +3,5 @@ mod error;
 pub mod plan;
 mod tensor;
 pub use error::{Error, Result};
-pub use plan::{Recorder, Plan};
+pub use plan::{Plan, Recorder};
 pub use tensor::{ElementType, Shape};

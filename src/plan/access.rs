@@ -87,13 +87,9 @@ impl Op {
                 list.extend(op.m.map(|m| ("m", m, Update)));
                 list.push(("w", op.w, Update));
             }
-            Op::AdamUpdate(op) => list.extend([
-                ("g", op.g, Read),
-                ("block", op.block, Read),
-                ("m", op.m, Update),
-                ("v", op.v, Update),
-                ("w", op.w, Update),
-            ]),
+            Op::AdamUpdate(op) => {
+                list.extend([("g", op.g, Read), ("block", op.block, Read), ("m", op.m, Update), ("v", op.v, Update), ("w", op.w, Update)])
+            }
         }
         list
     }
@@ -247,15 +243,15 @@ impl Op {
             Op::Reduce(op) if (op.kind == ReduceKind::Dot) != op.y.is_some() => {
                 Err(("y", "a second operand exactly for `Dot`".into(), if op.y.is_some() { "one" } else { "none" }.into()))
             }
-            Op::OperatorNorm(op) if op.x.rows.min(op.x.cols) > OPERATOR_NORM_MAX => Err((
-                "x",
-                format!("a smaller side of at most {OPERATOR_NORM_MAX}"),
-                format!("[{}, {}] items", op.x.rows, op.x.cols),
-            )),
+            Op::OperatorNorm(op) if op.x.rows.min(op.x.cols) > OPERATOR_NORM_MAX => {
+                Err(("x", format!("a smaller side of at most {OPERATOR_NORM_MAX}"), format!("[{}, {}] items", op.x.rows, op.x.cols)))
+            }
             Op::Convert(op) if op.x.element == op.out.element => {
                 Err(("out", "the other element type (use `axpby` to copy)".into(), op.out.element.to_string()))
             }
-            Op::Convert(op) if op.x.col_stride != 1 || op.out.col_stride != 1 || op.x.row_stride != op.x.cols || op.out.row_stride != op.out.cols => {
+            Op::Convert(op)
+                if op.x.col_stride != 1 || op.out.col_stride != 1 || op.x.row_stride != op.x.cols || op.out.row_stride != op.out.cols =>
+            {
                 Err(("x", "dense row-major items".into(), "a strided view".into()))
             }
             Op::RandomFill(op) if op.out.col_stride != 1 || op.out.row_stride != op.out.cols => {

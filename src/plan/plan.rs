@@ -70,7 +70,9 @@ impl Plan {
         if value.repeated {
             write!(f, "[(b/{})%{}]", value.div, value.modulo)?;
         }
-        let same = |v: &Value| (v.offset, v.rows, v.cols, v.row_stride, v.col_stride) == (full.offset, full.rows, full.cols, full.row_stride, full.col_stride);
+        let same = |v: &Value| {
+            (v.offset, v.rows, v.cols, v.row_stride, v.col_stride) == (full.offset, full.rows, full.cols, full.row_stride, full.col_stride)
+        };
         if same(value) {
             return Ok(());
         }

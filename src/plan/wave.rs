@@ -42,7 +42,7 @@ mod tests {
             &[(0, false), (1, true)], // 1 <- 0
             &[(0, false), (2, true)], // 2 <- 0: independent
             &[(1, false), (2, false), (3, true)],
-            &[(1, true)],             // overwrites 1 after its reader
+            &[(1, true)], // overwrites 1 after its reader
             &[(4, true)],
         ];
         assert_eq!(waves(steps), [0, 0, 1, 2, 0]);
