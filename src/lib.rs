@@ -1,7 +1,15 @@
 //! layerwise
+mod context;
+mod cpu;
 mod error;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod plan;
+mod prepared;
+pub mod rng;
 mod tensor;
+pub use context::Context;
 pub use error::{Error, Result};
-pub use plan::{Plan, Recorder};
-pub use tensor::{ElementType, Shape};
+pub use plan::{Coef, Plan, Recorder, Value};
+pub use prepared::{Bindings, Prepared};
+pub use tensor::{ElementType, Shape, Tensor};

@@ -1,0 +1,89 @@
+//! Executes plans on the host.
+
+use std::sync::{Arc, Mutex};
+
+use super::memory::Memory;
+use super::{cholesky, control, elementwise, gemm, random_fill, reduce, update};
+use crate::error::{Error, Result};
+use crate::plan::{Op, Plan};
+use crate::tensor::{Storage, Tensor, lock};
+
+/// A plan with memory.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    plan: Plan,
+    buffers: Vec<Arc<Mutex<Vec<f32>>>>,
+    place: Vec<(usize, usize)>,
+}
+
+impl Prepared {
+    /// `tensors[id]` is the tensor bound to value `id`, scratch included; shapes and contexts are checked by the caller.
+    pub(crate) fn new(plan: Plan, tensors: &[Tensor]) -> Result<Self> {
+        let mut prepared = Prepared { plan, buffers: Vec::new(), place: Vec::new() };
+        prepared.bind(tensors)?;
+        Ok(prepared)
+    }
+
+    /// Replaces all bindings.
+    pub(crate) fn bind(&mut self, tensors: &[Tensor]) -> Result<()> {
+        let mut buffers: Vec<Arc<Mutex<Vec<f32>>>> = Vec::new();
+        let mut place = Vec::with_capacity(tensors.len());
+        for tensor in tensors {
+            #[cfg_attr(not(feature = "gpu"), allow(irrefutable_let_patterns, reason = "the GPU variant exists only with the feature"))]
+            let Storage::Cpu(data) = &tensor.storage else {
+                return Err(Error::ForeignContext { tensor: tensor.shape.to_string() });
+            };
+            let slot = buffers.iter().position(|b| Arc::ptr_eq(b, data)).unwrap_or_else(|| {
+                buffers.push(data.clone());
+                buffers.len() - 1
+            });
+            place.push((slot, tensor.offset));
+        }
+        // All locks are taken at once: an order that is the same for every run keeps two runs from waiting for each other.
+        let mut order: Vec<usize> = (0..buffers.len()).collect();
+        order.sort_by_key(|&i| Arc::as_ptr(&buffers[i]) as usize);
+        let mut rank = vec![0; buffers.len()];
+        for (new, &old) in order.iter().enumerate() {
+            rank[old] = new;
+        }
+        self.buffers = order.iter().map(|&i| buffers[i].clone()).collect();
+        self.place = place.into_iter().map(|(slot, first)| (rank[slot], first)).collect();
+        Ok(())
+    }
+
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Executes segments in the given order.
+    pub(crate) fn run(&mut self, segments: &[usize]) {
+        let mut memory = Memory { data: self.buffers.iter().map(|b| lock(b)).collect(), place: &self.place };
+        for &segment in segments {
+            for op in &self.plan.ops[self.plan.segments[segment].ops.clone()] {
+                execute(op, &mut memory);
+            }
+        }
+    }
+}
+
+fn execute(op: &Op, memory: &mut Memory<'_>) {
+    match op {
+        Op::Gemm(op) => gemm::gemm(op, memory),
+        Op::KronFactor(op) => gemm::kron_factor(op, memory),
+        Op::Axpby(op) => elementwise::axpby(op, memory),
+        Op::Convert(op) => elementwise::convert(op, memory),
+        Op::Reduce(op) => reduce::reduce(op, memory),
+        Op::ColumnMean(op) => reduce::column_mean(op, memory),
+        Op::CheckFinite(op) => reduce::check_finite(op, memory),
+        Op::Cholesky(op) => cholesky::cholesky(op, memory),
+        Op::SolveTriangular(op) => cholesky::solve_triangular(op, memory),
+        Op::OperatorNorm(op) => reduce::operator_norm(op, memory),
+        Op::RandomFill(op) => random_fill::random_fill(op, memory),
+        Op::Advance(op) => control::advance(op, memory),
+        Op::FactorDamping(op) => control::factor_damping(op, memory),
+        Op::RootOutcome(op) => control::root_outcome(op, memory),
+        Op::KlClip(op) => control::kl_clip(op, memory),
+        Op::SgdUpdate(op) => update::sgd_update(op, memory),
+        Op::AdamUpdate(op) => update::adam_update(op, memory),
+    }
+}

@@ -1,0 +1,127 @@
+//! Matrix products on faer.
+
+use faer::linalg::matmul::matmul;
+use faer::linalg::matmul::triangular::{BlockStructure, matmul as triangular_matmul};
+use faer::{Accum, MatMut, MatRef, Par};
+
+use super::elementwise::Coefficient;
+use super::memory::Memory;
+use crate::plan::{Gemm, KronFactor, Value};
+
+/// A read view as faer sees it. One stride of a plan view is always 1.
+pub(super) fn mat<'a>(words: &'a [f32], v: &Value) -> MatRef<'a, f32> {
+    if v.col_stride == 1 {
+        MatRef::from_row_major_slice_with_stride(words, v.rows, v.cols, v.row_stride.max(v.cols))
+    } else {
+        MatRef::from_column_major_slice_with_stride(words, v.rows, v.cols, v.col_stride.max(v.rows))
+    }
+}
+
+/// A written view as faer sees it.
+pub(super) fn mat_mut<'a>(words: &'a mut [f32], v: &Value) -> MatMut<'a, f32> {
+    if v.col_stride == 1 {
+        MatMut::from_row_major_slice_with_stride_mut(words, v.rows, v.cols, v.row_stride.max(v.cols))
+    } else {
+        MatMut::from_column_major_slice_with_stride_mut(words, v.rows, v.cols, v.col_stride.max(v.rows))
+    }
+}
+
+/// Products above this split their own work; the item's shape alone decides, and faer's split gives the same bits.
+const SPLIT_FLOPS: usize = 1 << 27;
+
+fn par(flops: usize) -> Par {
+    if flops >= SPLIT_FLOPS { Par::rayon(0) } else { Par::Seq }
+}
+
+/// `out = alpha a b + beta d + gamma I`.
+pub(super) fn gemm(op: &Gemm, memory: &mut Memory<'_>) {
+    let in_place = op.d == Some(op.out);
+    let mut out = memory.take(op.out);
+    let (a, b, d) = (memory.input(op.a), memory.input(op.b), op.d.filter(|_| !in_place).map(|d| memory.input(d)));
+    let block = op.block.map(|v| memory.input(v));
+    let v = op.out;
+    let flops = 2 * v.rows * v.cols * op.a.cols;
+    out.for_each(flops, |i, item| {
+        let [alpha, beta, gamma] = [op.alpha, op.beta, op.gamma].map(|c| c.at(block, i));
+        let mut accumulate = Accum::Replace;
+        if op.d.is_some() && !op.beta.is_zero() {
+            accumulate = Accum::Add;
+            for r in 0..v.rows {
+                for c in 0..v.cols {
+                    let at = r * v.row_stride + c * v.col_stride;
+                    item[at] = beta * d.map_or(item[at], |d| d.item(i)[r * d.view.row_stride + c * d.view.col_stride]);
+                }
+            }
+        }
+        let (a_words, b_words) = (a.elements(i), b.elements(i));
+        matmul(mat_mut(item, &v), accumulate, mat(&a_words, &op.a), mat(&b_words, &op.b), alpha, par(flops));
+        if !op.gamma.is_zero() {
+            for r in 0..v.rows.min(v.cols) {
+                item[r * (v.row_stride + v.col_stride)] += gamma;
+            }
+        }
+    });
+    memory.put(out);
+}
+
+/// `out <- decay out + (1 - decay) scale / n x^T x`, lower triangle computed, upper mirrored.
+pub(super) fn kron_factor(op: &KronFactor, memory: &mut Memory<'_>) {
+    let mut out = memory.take(op.out);
+    let x = memory.input(op.x);
+    let (block, gate) = (op.block.map(|v| memory.input(v)), op.gate.map(|v| memory.input(v)));
+    let (v, n, q) = (op.out, op.x.rows, op.x.cols);
+    let flops = n * q * (q + 1);
+    out.for_each(flops, |i, item| {
+        if gate.is_some_and(|g| g.scalar(i, 0) == 0.0) {
+            return;
+        }
+        let decay = op.decay.at(block, i);
+        #[allow(clippy::cast_precision_loss, reason = "sample counts are far below 2^24")]
+        let weight = (1.0 - decay) * op.scale / n as f32;
+        let at = |r: usize, c: usize| r * v.row_stride + c * v.col_stride;
+        let words = x.item(i);
+        let samples = mat(words, &op.x);
+        let accumulate = if op.decay.is_zero() {
+            Accum::Replace
+        } else {
+            for r in 0..v.rows {
+                for c in 0..=r {
+                    item[at(r, c)] *= decay;
+                }
+            }
+            Accum::Add
+        };
+        let corner = Value { rows: q, cols: q, ..v };
+        triangular_matmul(
+            mat_mut(item, &corner),
+            BlockStructure::TriangularLower,
+            accumulate,
+            samples.transpose(),
+            BlockStructure::Rectangular,
+            samples,
+            BlockStructure::Rectangular,
+            weight,
+            par(flops),
+        );
+        if op.ones {
+            let mut sums = vec![0.0f32; q];
+            for r in 0..n {
+                for (c, sum) in sums.iter_mut().enumerate() {
+                    *sum += words[r * op.x.row_stride + c * op.x.col_stride];
+                }
+            }
+            #[allow(clippy::cast_precision_loss, reason = "sample counts are far below 2^24")]
+            let last = [n as f32];
+            for (c, sum) in sums.iter().chain(&last).enumerate() {
+                let old = if op.decay.is_zero() { 0.0 } else { item[at(q, c)] };
+                item[at(q, c)] = old + weight * sum;
+            }
+        }
+        for r in 0..v.rows {
+            for c in 0..r {
+                item[at(c, r)] = item[at(r, c)];
+            }
+        }
+    });
+    memory.put(out);
+}

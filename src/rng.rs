@@ -1,0 +1,394 @@
+//! Counter-based random numbers: Philox4x32-10, the same 32-bit stream in Rust and in WGSL.
+//!
+//! A draw is a pure function of (key, step, stream, element), so that a CPU run, a GPU run and a run that groups its trials differently see the same data.
+//! The layout, which `shaders/random_fill.wgsl` shares:
+//!
+//! - key = (seed, task), counter = (block, step, stream, 0); element `e = r * cols + c` of an item.
+//! - [`Distribution::Uniform`] uses 32 bits an element: block `e / 4`, word `w = e % 4`; the value is `((word >> 9) + 1/2) 2^-23`, exact in f32 and inside (0, 1).
+//! - [`Distribution::Normal`] uses 32 bits an element: elements `2j` and `2j + 1` of a block are `r cos` and `r sin` of its words `2j` and `2j + 1` (Box-Muller).
+//!   `r = sqrt(-2 ln u)` with `u = max(word >> 1, 1) 2^-31` cut to 24 significant bits, so |z| <= 6.56; the angle is `word 2^-32` turns cut to 26 bits.
+//! - [`Distribution::Rademacher`] uses one bit an element: block `e / 128`, word `(e / 32) % 4`, bit `e % 32`; a set bit is +1.
+//!
+//! Normals go through polynomials of our own and exact integer range reduction, not through the shader language's `log`, `sin` and `cos`, whose error is not
+//! bounded tightly enough. Their absolute error against exact Box-Muller is below 1e-6 (a test measures it), and so is the difference between devices.
+//! Uniform and Rademacher elements agree in every bit.
+//!
+//! Host-side draws ([`Philox::rng`], [`Philox::normals_f64`]) set the counter's last word to 1: they never meet a device-side one.
+//!
+//! Reference: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+
+use std::convert::Infallible;
+
+use crate::plan::Distribution;
+
+/// Multipliers and key increments of Philox4x32, named as in Random123.
+const M0: u32 = 0xD251_1F53;
+const M1: u32 = 0xCD9E_8D57;
+const W0: u32 = 0x9E37_79B9;
+const W1: u32 = 0xBB67_AE85;
+const ROUNDS: usize = 10;
+
+/// Blocks made at once: enough lanes for any vector unit, few enough for its registers.
+const LANES: usize = 16;
+
+/// The Philox4x32-10 function under one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Philox {
+    /// (seed, task).
+    pub key: [u32; 2],
+}
+
+impl Philox {
+    /// The four words of one counter.
+    pub fn block(&self, counter: [u32; 4]) -> [u32; 4] {
+        counter_words(self.key, counter.map(|c| [c; 1])).map(|[w]| w)
+    }
+
+    /// A host-side generator for `rand`: counter (block, step, stream, 1), words in order.
+    pub fn rng(&self, step: u32, stream: u32) -> PhiloxRng {
+        PhiloxRng { philox: *self, counter: [0, step, stream, 1], words: [0; 4], used: 4 }
+    }
+
+    /// `count` standard normals in full f64 precision, for teachers and other host-side set-up.
+    ///
+    /// Each block makes two: Box-Muller with 53 bits for the radius and 53 for the angle.
+    pub fn normals_f64(&self, step: u32, stream: u32, count: usize) -> Vec<f64> {
+        let mut out = Vec::with_capacity(count + 1);
+        for block in (0u32..).take(count.div_ceil(2)) {
+            let w = self.block([block, step, stream, 1]).map(u64::from);
+            let unit = |hi: u64, lo: u64| (((hi << 32 | lo) >> 11) as f64 + 0.5) * 2f64.powi(-53);
+            let (radius, angle) = ((-2.0 * unit(w[0], w[1]).ln()).sqrt(), std::f64::consts::TAU * unit(w[2], w[3]));
+            out.extend([radius * angle.cos(), radius * angle.sin()]);
+        }
+        out.truncate(count);
+        out
+    }
+
+    /// Fills `out`, one item in the module's layout, with draws of (`step`, `stream`).
+    pub fn fill(&self, distribution: Distribution, step: u32, stream: u32, out: &mut [f32]) {
+        let key = self.key;
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || match distribution {
+                Distribution::Uniform => fill_batches::<{ 4 * LANES }>(key, step, stream, out, uniforms),
+                Distribution::Normal => fill_batches::<{ 4 * LANES }>(key, step, stream, out, normals),
+                Distribution::Rademacher => fill_batches::<{ 128 * LANES }>(key, step, stream, out, signs),
+            },
+        );
+    }
+}
+
+/// A sequential generator over one Philox stream, for `rand` and its distributions. From [`Philox::rng`].
+#[derive(Debug)]
+pub struct PhiloxRng {
+    philox: Philox,
+    counter: [u32; 4],
+    words: [u32; 4],
+    used: usize,
+}
+
+impl rand::TryRng for PhiloxRng {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        if self.used == 4 {
+            self.words = self.philox.block(self.counter);
+            self.counter[0] = self.counter[0].wrapping_add(1);
+            self.used = 0;
+        }
+        self.used += 1;
+        Ok(self.words[self.used - 1])
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let low = u64::from(self.try_next_u32()?);
+        Ok(u64::from(self.try_next_u32()?) << 32 | low)
+    }
+
+    fn try_fill_bytes(&mut self, dst: &mut [u8]) -> Result<(), Infallible> {
+        for chunk in dst.chunks_mut(4) {
+            chunk.copy_from_slice(&self.try_next_u32()?.to_le_bytes()[..chunk.len()]);
+        }
+        Ok(())
+    }
+}
+
+/// One word of `L` counters.
+type Lane<const L: usize> = [u32; L];
+
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "the two halves of a 64-bit product")]
+fn multiply<const L: usize>(a: Lane<L>, m: u32) -> (Lane<L>, Lane<L>) {
+    let product = a.map(|a| u64::from(a) * u64::from(m));
+    (product.map(|p| (p >> 32) as u32), product.map(|p| p as u32))
+}
+
+#[inline(always)]
+fn counter_words<const L: usize>(mut key: [u32; 2], mut c: [Lane<L>; 4]) -> [Lane<L>; 4] {
+    for _ in 0..ROUNDS {
+        let (high0, low0) = multiply(c[0], M0);
+        let (high1, low1) = multiply(c[2], M1);
+        let mut next = [[0; L], low1, [0; L], low0];
+        for l in 0..L {
+            next[0][l] = high1[l] ^ c[1][l] ^ key[0];
+            next[2][l] = high0[l] ^ c[3][l] ^ key[1];
+        }
+        c = next;
+        key = [key[0].wrapping_add(W0), key[1].wrapping_add(W1)];
+    }
+    c
+}
+
+/// Runs `expand` over consecutive batches of `LANES` blocks, `N` elements each.
+#[inline(always)]
+fn fill_batches<const N: usize>(key: [u32; 2], step: u32, stream: u32, out: &mut [f32], expand: impl Fn(&[Lane<LANES>; 4], &mut [f32; N])) {
+    let mut first = std::array::from_fn(|l| u32::try_from(l).unwrap_or(0));
+    let mut next = || {
+        let words = counter_words(key, [first, [step; LANES], [stream; LANES], [0; LANES]]);
+        first = first.map(|b: u32| b.wrapping_add(u32::try_from(LANES).unwrap_or(0)));
+        words
+    };
+    let (batches, rest) = out.as_chunks_mut::<N>();
+    for batch in batches {
+        expand(&next(), batch);
+    }
+    if !rest.is_empty() {
+        let mut last = [0.0; N];
+        expand(&next(), &mut last);
+        rest.copy_from_slice(&last[..rest.len()]);
+    }
+}
+
+#[inline(always)]
+fn uniforms(words: &[Lane<LANES>; 4], out: &mut [f32; 4 * LANES]) {
+    for l in 0..LANES {
+        for w in 0..4 {
+            out[4 * l + w] = uniform(words[w][l]);
+        }
+    }
+}
+
+#[inline(always)]
+fn signs(words: &[Lane<LANES>; 4], out: &mut [f32; 128 * LANES]) {
+    for (e, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let word = words[e % 4][e / 4];
+        for (bit, out) in out.iter_mut().enumerate() {
+            *out = if word & (1 << bit) == 0 { -1.0 } else { 1.0 };
+        }
+    }
+}
+
+#[inline(always)]
+fn normals(words: &[Lane<LANES>; 4], out: &mut [f32; 4 * LANES]) {
+    let mut z = [[0.0; LANES]; 4];
+    for pair in [0, 2] {
+        for l in 0..LANES {
+            (z[pair][l], z[pair + 1][l]) = box_muller(words[pair][l], words[pair + 1][l]);
+        }
+    }
+    for l in 0..LANES {
+        for w in 0..4 {
+            out[4 * l + w] = z[w][l];
+        }
+    }
+}
+
+#[inline(always)]
+fn uniform(word: u32) -> f32 {
+    (word >> 9) as f32 * (1.0 / 8_388_608.0) + (1.0 / 16_777_216.0)
+}
+
+/// ln(1 + f) = f - f^2/2 + f^3 P(f) on [1/sqrt 2 - 1, sqrt 2 - 1]: relative error 2e-8 before rounding. From interpolation at the Chebyshev nodes, as are the next two.
+const LOG: [f32; 8] = [0.333_333_3, -0.250_003_07, 0.200_010_45, -0.166_412_82, 0.142_144_96, -0.129_981_83, 0.126_223_19, -0.079_027_44];
+/// sin(pi/4 a) / a in a^2 on [0, 1]: error 3e-8.
+const SIN: [f32; 4] = [0.785_398_2, -0.080_745_436, 0.002_490_006_8, -3.595_429e-5];
+/// cos(pi/4 a) in a^2 on [0, 1]: error 7e-9.
+const COS: [f32; 5] = [1.0, -0.308_425_13, 0.015_854_325, -0.000_325_938_6, 3.529_797e-6];
+/// ln 2 in two parts: the first has 15 bits, so that its product with an exponent is exact.
+const LN2_HIGH: f32 = 0.693_145_75;
+const LN2_LOW: f32 = 1.428_606_8e-6;
+
+#[inline(always)]
+fn horner<const N: usize>(coefficients: [f32; N], x: f32) -> f32 {
+    let mut sum = coefficients[N - 1];
+    for i in (0..N - 1).rev() {
+        sum = sum * x + coefficients[i];
+    }
+    sum
+}
+
+/// `-2 ln(max(word >> 1, 1) 2^-31)`.
+#[inline(always)]
+#[allow(clippy::cast_possible_wrap, reason = "bit patterns: values below 2^31 and exponents")]
+fn minus_two_log(word: u32) -> f32 {
+    // 24 significant bits make the conversion exact in any rounding mode; small values keep all of theirs, for the tail.
+    let v = (word >> 1).max(1);
+    let v = if v < 0x0100_0000 { v } else { v & 0x7FFF_FF80 };
+    let bits = (v as i32 as f32).to_bits();
+    // Splits v = m 2^e with m in [1/sqrt 2, sqrt 2).
+    let shifted = bits.wrapping_add(0x3F80_0000 - 0x3F35_04F3);
+    let exponent = ((shifted >> 23) as i32 - (127 + 31)) as f32;
+    let f = f32::from_bits((shifted & 0x007F_FFFF) + 0x3F35_04F3) - 1.0;
+    let f2 = f * f;
+    let log = exponent * LN2_HIGH + (f - (0.5 * f2 - (f * f2 * horner(LOG, f) + exponent * LN2_LOW)));
+    -2.0 * log
+}
+
+/// (cos, sin) of `word 2^-32` turns.
+#[inline(always)]
+#[allow(clippy::cast_possible_wrap, reason = "bit patterns: the angle within its quadrant is signed")]
+fn cos_sin(word: u32) -> (f32, f32) {
+    // The nearest quarter turn, and what is left of it in units of an eighth of a turn: 24 bits and a half, exact.
+    let quarter = word.wrapping_add(0x2000_0000) >> 30;
+    let a = (((word << 2) as i32 >> 8) as f32 + 0.5) * (1.0 / 8_388_608.0);
+    let a2 = a * a;
+    let (sin, cos) = (a * horner(SIN, a2), horner(COS, a2));
+    let swap = quarter & 1 == 1;
+    let (x, y) = if swap { (sin, cos) } else { (cos, sin) };
+    let negative = |v: f32, sign: u32| f32::from_bits(v.to_bits() ^ sign);
+    (negative(x, ((quarter + 1) & 2) << 30), negative(y, (quarter & 2) << 30))
+}
+
+#[inline(always)]
+fn box_muller(radius: u32, angle: u32) -> (f32, f32) {
+    let r = minus_two_log(radius).sqrt();
+    let (cos, sin) = cos_sin(angle);
+    (r * cos, r * sin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{Rng, RngExt};
+
+    const PHILOX: Philox = Philox { key: [7, 3] };
+
+    /// Random123's `kat_vectors`, lines `philox4x32 10`.
+    #[test]
+    fn known_answers() {
+        let zeros = Philox { key: [0; 2] }.block([0; 4]);
+        assert_eq!(zeros, [0x6627_E8D5, 0xE169_C58D, 0xBC57_AC4C, 0x9B00_DBD8]);
+        let ones = Philox { key: [u32::MAX; 2] }.block([u32::MAX; 4]);
+        assert_eq!(ones, [0x408F_276D, 0x41C8_3B0E, 0xA20B_C7C6, 0x6D54_51FD]);
+        let pi = Philox { key: [0xA409_3822, 0x299F_31D0] }.block([0x243F_6A88, 0x85A3_08D3, 0x1319_8A2E, 0x0370_7344]);
+        assert_eq!(pi, [0xD16C_FE09, 0x94FD_CCEB, 0x5001_E420, 0x2412_6EA1]);
+    }
+
+    fn drawn(distribution: Distribution, count: usize) -> Vec<f32> {
+        let mut out = vec![0.0; count];
+        PHILOX.fill(distribution, 5, 11, &mut out);
+        out
+    }
+
+    fn word(block: usize, word: usize) -> u32 {
+        PHILOX.block([u32::try_from(block).unwrap_or(0), 5, 11, 0])[word]
+    }
+
+    #[test]
+    fn layout_is_as_documented() {
+        for count in [1, 3, 63, 64, 65, 1000] {
+            for (e, z) in drawn(Distribution::Uniform, count).into_iter().enumerate() {
+                assert_eq!(f64::from(z), (f64::from(word(e / 4, e % 4) >> 9) + 0.5) / 2f64.powi(23));
+            }
+            for (e, z) in drawn(Distribution::Normal, count).into_iter().enumerate() {
+                let (block, pair) = (e / 4, e % 4 & 2);
+                let u = f64::from((word(block, pair) >> 1).max(1)) / 2f64.powi(31);
+                let (r, angle) = ((-2.0 * u.ln()).sqrt(), std::f64::consts::TAU * f64::from(word(block, pair + 1)) / 2f64.powi(32));
+                let want = r * if e % 2 == 0 { angle.cos() } else { angle.sin() };
+                assert!((f64::from(z) - want).abs() < 1e-6, "element {e}: {z} for {want}");
+            }
+        }
+        for count in [1, 33, 2047, 2049, 5000] {
+            for (e, z) in drawn(Distribution::Rademacher, count).into_iter().enumerate() {
+                assert_eq!(z, if word(e / 128, e / 32 % 4) >> (e % 32) & 1 == 1 { 1.0 } else { -1.0 }, "element {e}");
+            }
+        }
+    }
+
+    #[test]
+    fn normals_stay_accurate_at_the_edges() {
+        for radius in [0, 1, 2, 3, 255, 256, 1 << 24, (1 << 25) - 1, 1 << 25, 1 << 31, u32::MAX - 256, u32::MAX - 1, u32::MAX] {
+            for angle in (0..64u32).flat_map(|k| [k << 26, (k << 26).wrapping_sub(1), (k << 26) + 0x1234]) {
+                let u = f64::from((radius >> 1).max(1)) / 2f64.powi(31);
+                let (r, turn) = ((-2.0 * u.ln()).sqrt(), std::f64::consts::TAU * f64::from(angle) / 2f64.powi(32));
+                let (x, y) = box_muller(radius, angle);
+                let error = (f64::from(x) - r * turn.cos()).abs().max((f64::from(y) - r * turn.sin()).abs());
+                assert!(error < 1.5e-6, "{radius:#x} {angle:#x}: {error:e}");
+            }
+        }
+    }
+
+    fn moment(sample: &[f32], power: i32) -> f64 {
+        sample.iter().map(|&z| f64::from(z).powi(power)).sum::<f64>() / sample.len() as f64
+    }
+
+    /// Bounds are five standard errors of each sample moment.
+    #[test]
+    fn moments() {
+        const N: usize = 1 << 20;
+        let sigma = 5.0 / (N as f64).sqrt();
+        let z = drawn(Distribution::Normal, N);
+        for (power, want, variance) in [(1, 0.0, 1f64), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0)] {
+            let found = moment(&z, power);
+            assert!((found - want).abs() < sigma * variance.sqrt(), "normal moment {power}: {found}");
+        }
+        let pairs = z.chunks(2).map(|p| f64::from(p[0]) * f64::from(p[1])).sum::<f64>() / (N / 2) as f64;
+        assert!(pairs.abs() < sigma * 2f64.sqrt(), "the two of a pair are correlated: {pairs}");
+        let u = drawn(Distribution::Uniform, N);
+        assert!(u.iter().all(|&u| 0.0 < u && u < 1.0));
+        for power in 1..5 {
+            let (want, variance) = (1.0 / f64::from(power + 1), 1.0 / f64::from(2 * power + 1));
+            assert!((moment(&u, power) - want).abs() < sigma * variance.sqrt(), "uniform moment {power}");
+        }
+        let s = drawn(Distribution::Rademacher, N);
+        assert!(s.iter().all(|s| s.abs() == 1.0));
+        assert!(moment(&s, 1).abs() < sigma);
+        let neighbours = s.windows(2).map(|p| f64::from(p[0] * p[1])).sum::<f64>() / N as f64;
+        assert!(neighbours.abs() < sigma, "neighbouring signs are correlated: {neighbours}");
+    }
+
+    #[test]
+    fn every_bit_is_even() {
+        const BLOCKS: u32 = 1 << 16;
+        let mut ones = [[0u32; 32]; 4];
+        for block in 0..BLOCKS {
+            for (ones, word) in ones.iter_mut().zip(PHILOX.block([block, 0, 0, 0])) {
+                for (bit, ones) in ones.iter_mut().enumerate() {
+                    *ones += word >> bit & 1;
+                }
+            }
+        }
+        // 128 counts of standard deviation sqrt(n)/2 = 128: five of them.
+        assert!(ones.iter().flatten().all(|&n| n.abs_diff(BLOCKS / 2) < 640), "{ones:?}");
+    }
+
+    #[test]
+    fn key_step_and_stream_matter() {
+        let draw = |key, step, stream| {
+            let mut out = [0.0; 8];
+            Philox { key }.fill(Distribution::Uniform, step, stream, &mut out);
+            out
+        };
+        let base = draw([1, 2], 3, 4);
+        assert_eq!(base, draw([1, 2], 3, 4));
+        for other in [draw([2, 2], 3, 4), draw([1, 3], 3, 4), draw([1, 2], 4, 4), draw([1, 2], 3, 5)] {
+            assert!(base.iter().zip(other).all(|(a, b)| *a != b));
+        }
+    }
+
+    #[test]
+    fn host_side_draws() {
+        let mut rng = PHILOX.rng(5, 11);
+        let first = PHILOX.block([0, 5, 11, 1]);
+        assert_eq!([rng.next_u32(), rng.next_u32()], first[..2]);
+        assert_eq!(rng.next_u64(), u64::from(first[3]) << 32 | u64::from(first[2]));
+        let mut bytes = [0; 6];
+        rng.fill_bytes(&mut bytes);
+        assert_eq!(bytes[..4], PHILOX.block([1, 5, 11, 1])[0].to_le_bytes());
+        assert!((0.0..1.0).contains(&rng.random::<f64>()));
+        let z = PHILOX.normals_f64(0, 0, 100_001);
+        assert_eq!(z.len(), 100_001);
+        let mean = |power| z.iter().map(|z| z.powi(power)).sum::<f64>() / z.len() as f64;
+        assert!(mean(1).abs() < 0.016 && (mean(2) - 1.0).abs() < 0.023 && (mean(4) - 3.0).abs() < 0.16);
+    }
+}
