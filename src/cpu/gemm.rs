@@ -1,7 +1,6 @@
 //! Matrix products on faer.
 
 use faer::linalg::matmul::matmul;
-use faer::linalg::matmul::triangular::{BlockStructure, matmul as triangular_matmul};
 use faer::{Accum, MatMut, MatRef, Par};
 
 use super::elementwise::Coefficient;
@@ -20,7 +19,8 @@ pub(super) fn mat<'a>(words: &'a [f32], v: &Value) -> MatRef<'a, f32> {
 /// A written view as faer sees it.
 pub(super) fn mat_mut<'a>(words: &'a mut [f32], v: &Value) -> MatMut<'a, f32> {
     if v.col_stride == 1 {
-        MatMut::from_row_major_slice_with_stride_mut(words, v.rows, v.cols, v.row_stride.max(v.cols))
+        // Through the transpose: faer 0.24.4's own row-major form of `MatMut` swaps the strides.
+        MatMut::from_column_major_slice_with_stride_mut(words, v.cols, v.rows, v.row_stride.max(v.cols)).transpose_mut()
     } else {
         MatMut::from_column_major_slice_with_stride_mut(words, v.rows, v.cols, v.col_stride.max(v.rows))
     }
@@ -64,6 +64,9 @@ pub(super) fn gemm(op: &Gemm, memory: &mut Memory<'_>) {
     memory.put(out);
 }
 
+/// Rows of a block row of a symmetric product: small enough to skip most of the upper triangle at q = 100, large enough for faer's tiles.
+const BLOCK_ROWS: usize = 32;
+
 /// `out <- decay out + (1 - decay) scale / n x^T x`, lower triangle computed, upper mirrored.
 pub(super) fn kron_factor(op: &KronFactor, memory: &mut Memory<'_>) {
     let mut out = memory.take(op.out);
@@ -80,7 +83,6 @@ pub(super) fn kron_factor(op: &KronFactor, memory: &mut Memory<'_>) {
         let weight = (1.0 - decay) * op.scale / n as f32;
         let at = |r: usize, c: usize| r * v.row_stride + c * v.col_stride;
         let words = x.item(i);
-        let samples = mat(words, &op.x);
         let accumulate = if op.decay.is_zero() {
             Accum::Replace
         } else {
@@ -91,18 +93,21 @@ pub(super) fn kron_factor(op: &KronFactor, memory: &mut Memory<'_>) {
             }
             Accum::Add
         };
-        let corner = Value { rows: q, cols: q, ..v };
-        triangular_matmul(
-            mat_mut(item, &corner),
-            BlockStructure::TriangularLower,
-            accumulate,
-            samples.transpose(),
-            BlockStructure::Rectangular,
-            samples,
-            BlockStructure::Rectangular,
-            weight,
-            par(flops),
-        );
+        // Block rows of the lower triangle by plain products: between half and all of the square's work, half for large q.
+        for first in (0..q).step_by(BLOCK_ROWS) {
+            let height = BLOCK_ROWS.min(q - first);
+            let part = Value { rows: height, cols: first + height, ..v };
+            let rows = Value { offset: 0, cols: height, ..op.x };
+            let cols = Value { offset: 0, cols: first + height, ..op.x };
+            matmul(
+                mat_mut(&mut item[first * v.row_stride..], &part),
+                accumulate,
+                mat(&words[first * op.x.col_stride..], &rows).transpose(),
+                mat(words, &cols),
+                weight,
+                par(flops),
+            );
+        }
         if op.ones {
             let mut sums = vec![0.0f32; q];
             for r in 0..n {

@@ -1,1 +1,19 @@
-//! The GPU engine.
+//! The GPU engine: plans on wgpu.
+//!
+//! [`kernels`] is the table of shaders, `lowering` turns operations into dispatches (a pure function), `engine` gives them buffers and encodes them.
+
+mod choice;
+mod device;
+mod engine;
+mod facts;
+pub mod kernels;
+mod lowering;
+mod params;
+
+pub use choice::variants;
+pub(crate) use device::{Device, Wanted};
+pub use engine::DispatchCount;
+pub(crate) use engine::Prepared;
+pub use engine::count;
+pub use facts::{Facts, required_features, required_limits};
+pub use params::{NONE, Params, ViewParams};

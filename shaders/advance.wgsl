@@ -1,0 +1,81 @@
+// Moves one clock of each block row: step counter, learning rate and bias corrections, or the statistics' decay
+// block [1, WIDTH] per item. n.y: 0 step, 1 statistics from identity, 2 statistics bias-corrected.
+// One invocation an item, strided over the grid.
+// Preconditions: none. 1 - beta^t by w <- beta w + (1 - beta): `pow` is not accurate enough.
+// Source: [KB15] Adam, section 3; kfac-jax's weighted moving average.
+const LEARNING_RATE: u32 = 0u;
+const SCHEDULE: u32 = 1u;
+const WARMUP_STEPS: u32 = 2u;
+const DECAY_STEPS: u32 = 3u;
+const FINAL_FRACTION: u32 = 4u;
+const STEP_PERIOD: u32 = 5u;
+const STEP_FACTOR: u32 = 6u;
+const BETA1: u32 = 7u;
+const ONE_MINUS_BETA1: u32 = 8u;
+const BETA2: u32 = 9u;
+const ONE_MINUS_BETA2: u32 = 10u;
+const DECAY: u32 = 16u;
+const STEP: u32 = 20u;
+const CURRENT_RATE: u32 = 21u;
+const WEIGHT1: u32 = 22u;
+const WEIGHT2: u32 = 23u;
+const GATE: u32 = 24u;
+const FLAG: u32 = 25u;
+const SKIPPED: u32 = 26u;
+const STATISTICS_WEIGHT: u32 = 27u;
+const STATISTICS_DECAY: u32 = 28u;
+struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
+struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> block: array<f32>;
+
+fn item_offset(v: u32, b: u32) -> u32 {
+    return p.views[v].offset + (b / p.views[v].div) % p.views[v].modulo * p.views[v].item;
+}
+
+// The factor of the learning rate before step t (0-based).
+fn rate_factor(row: u32, step: f32) -> f32 {
+    let warmup = block[row + WARMUP_STEPS];
+    if (step < warmup) { return (step + 1.0) / warmup; }
+    let t = step - warmup;
+    let last = block[row + FINAL_FRACTION];
+    var progress = 0.0;
+    if (block[row + DECAY_STEPS] > 0.0) { progress = min(t / block[row + DECAY_STEPS], 1.0); }
+    if (block[row + SCHEDULE] == 1.0) { return 1.0 - (1.0 - last) * progress; }
+    if (block[row + SCHEDULE] == 2.0) { return last + (1.0 - last) * 0.5 * (1.0 + cos(3.14159265 * progress)); }
+    if (block[row + SCHEDULE] == 3.0) {
+        // Repeated products: exact where `pow` is not.
+        var factor = 1.0;
+        let drops = floor(t / max(block[row + STEP_PERIOD], 1.0));
+        for (var i = 0.0; i < min(drops, 1000.0); i += 1.0) { factor *= block[row + STEP_FACTOR]; }
+        return factor;
+    }
+    return 1.0;
+}
+
+@compute @workgroup_size(64)
+fn advance(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    for (var item = id.x; item < p.n.x; item += groups.x * 64u) {
+        let row = item_offset(0u, item);
+        if (p.n.y == 0u) {
+            let bad = block[row + FLAG] != 0.0;
+            block[row + FLAG] = 0.0;
+            block[row + GATE] = select(1.0, 0.0, bad);
+            if (bad) {
+                block[row + SKIPPED] += 1.0;
+                continue;
+            }
+            block[row + CURRENT_RATE] = block[row + LEARNING_RATE] * rate_factor(row, block[row + STEP]);
+            block[row + STEP] += 1.0;
+            block[row + WEIGHT1] = block[row + BETA1] * block[row + WEIGHT1] + block[row + ONE_MINUS_BETA1];
+            block[row + WEIGHT2] = block[row + BETA2] * block[row + WEIGHT2] + block[row + ONE_MINUS_BETA2];
+        } else if (p.n.y == 1u) {
+            block[row + STATISTICS_DECAY] = block[row + DECAY];
+        } else if (block[row + GATE] != 0.0) {
+            let weight = block[row + DECAY] * block[row + STATISTICS_WEIGHT] + 1.0;
+            block[row + STATISTICS_WEIGHT] = weight;
+            block[row + STATISTICS_DECAY] = 1.0 - 1.0 / weight;
+        }
+    }
+}

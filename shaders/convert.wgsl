@@ -1,0 +1,35 @@
+// out = x in the other element type
+// x and out dense [m, n] items; f16 items start at an even element.
+// One invocation an f16 pair; pairs of all items in one flat index, strided over the grid.
+// Preconditions: n.y = 1: f32 to f16 (round to nearest even), 0: f16 to f32.
+// Source: none.
+struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
+struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<u32>;
+@group(0) @binding(2) var<storage, read_write> out: array<u32>;
+
+fn item_offset(v: u32, b: u32) -> u32 {
+    return p.views[v].offset + (b / p.views[v].div) % p.views[v].modulo * p.views[v].item;
+}
+
+@compute @workgroup_size(256)
+fn convert(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let area = p.views[1].rows * p.views[1].cols;
+    let pairs = (area + 1u) / 2u;
+    for (var i = id.x; i < p.n.x * pairs; i += groups.x * 256u) {
+        let from = item_offset(0u, i / pairs);
+        let to = item_offset(1u, i / pairs);
+        let e = 2u * (i % pairs);
+        if (p.n.y == 1u) {
+            var pair = vec2<f32>(bitcast<f32>(x[from + e]), 0.0);
+            if (e + 1u < area) { pair.y = bitcast<f32>(x[from + e + 1u]); }
+            out[(to + e) / 2u] = pack2x16float(pair);
+        } else {
+            let pair = unpack2x16float(x[(from + e) / 2u]);
+            out[to + e] = bitcast<u32>(pair.x);
+            if (e + 1u < area) { out[to + e + 1u] = bitcast<u32>(pair.y); }
+        }
+    }
+}

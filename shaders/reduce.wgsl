@@ -1,0 +1,62 @@
+// out[item] = scale * (sum x^2 | sum x_ii | sum x y | max |x|)
+// x and y [m, n] per item, any strides; out [1, 1] per item. n.y: 0 sum_sq, 1 trace, 2 dot, 3 max_abs; coef.x = scale.
+// One workgroup an item (strided): strided partial sums, then a tree; the order depends on the item's shape alone.
+// Preconditions: none. max_abs is NaN where any element is.
+// Source: none.
+const SUM_SQ: u32 = 0u;
+const TRACE: u32 = 1u;
+const DOT: u32 = 2u;
+const MAX_ABS: u32 = 3u;
+struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
+struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+
+var<workgroup> partial: array<f32, 256>;
+
+fn item_offset(v: u32, b: u32) -> u32 {
+    return p.views[v].offset + (b / p.views[v].div) % p.views[v].modulo * p.views[v].item;
+}
+
+// Magnitudes compare as their bits do, and every NaN lies above infinity: a maximum of bits keeps NaN, which `max` need not.
+fn larger(a: f32, b: f32) -> f32 {
+    return bitcast<f32>(max(bitcast<u32>(a) & 0x7fffffffu, bitcast<u32>(b) & 0x7fffffffu));
+}
+
+fn combine(a: f32, b: f32) -> f32 {
+    if (p.n.y == MAX_ABS) { return larger(a, b); }
+    return a + b;
+}
+
+@compute @workgroup_size(256)
+fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let cols = p.views[0].cols;
+    let count = select(p.views[0].rows * cols, p.views[0].rows, p.n.y == TRACE);
+    for (var item = group.x; item < p.n.x; item += groups.x) {
+        let x_item = item_offset(0u, item);
+        let y_item = item_offset(1u, item);
+        var sum = 0.0;
+        for (var i = lane; i < count; i += 256u) {
+            if (p.n.y == TRACE) {
+                sum += x[x_item + i * (p.views[0].row + p.views[0].col)];
+                continue;
+            }
+            let value = x[x_item + i / cols * p.views[0].row + i % cols * p.views[0].col];
+            if (p.n.y == SUM_SQ) { sum += value * value; }
+            if (p.n.y == DOT) { sum += value * y[y_item + i / cols * p.views[1].row + i % cols * p.views[1].col]; }
+            if (p.n.y == MAX_ABS) { sum = larger(sum, value); }
+        }
+        partial[lane] = sum;
+        for (var half = 128u; half > 0u; half /= 2u) {
+            // The upper half is complete before it is added, and read before it is overwritten.
+            workgroupBarrier();
+            if (lane < half) { partial[lane] = combine(partial[lane], partial[lane + half]); }
+        }
+        if (lane == 0u) { out[item_offset(2u, item)] = p.coef.x * partial[0]; }
+        // The next item's partial sums start after this one's are used.
+        workgroupBarrier();
+    }
+}

@@ -1,0 +1,57 @@
+// g <- g_scale g + decay w; m <- momentum m + (1 - dampening) g (first step: g); w <- w - lr (m, or g + momentum m)
+// w, g, m [m, n] any strides, g_scale [1, 1], block [1, WIDTH] per item. n.y bits: 1 g_scale, 2 momentum, 4 Nesterov.
+// One invocation an element; elements of all items in one flat index, strided over the grid.
+// Preconditions: w and m are buffers of their own (m is w where there is no momentum). Items with gate 0 are left alone.
+// Source: torch.optim.SGD.
+const WEIGHT_DECAY: u32 = 12u;
+const MOMENTUM: u32 = 13u;
+const DAMPENING: u32 = 14u;
+const STEP: u32 = 20u;
+const CURRENT_RATE: u32 = 21u;
+const GATE: u32 = 24u;
+const HAS_SCALE: u32 = 1u;
+const HAS_MOMENTUM: u32 = 2u;
+const NESTEROV: u32 = 4u;
+struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
+struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> g: array<f32>;
+@group(0) @binding(2) var<storage, read> g_scale: array<f32>;
+@group(0) @binding(3) var<storage, read> block: array<f32>;
+@group(0) @binding(4) var<storage, read_write> m: array<f32>;
+@group(0) @binding(5) var<storage, read_write> w: array<f32>;
+
+fn item_offset(v: u32, b: u32) -> u32 {
+    return p.views[v].offset + (b / p.views[v].div) % p.views[v].modulo * p.views[v].item;
+}
+
+@compute @workgroup_size(256)
+fn sgd_update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let cols = p.views[4].cols;
+    let area = p.views[4].rows * cols;
+    for (var i = id.x; i < p.n.x * area; i += groups.x * 256u) {
+        let item = i / area;
+        let row = item_offset(2u, item);
+        if (block[row + GATE] == 0.0) { continue; }
+        let r = i % area / cols;
+        let c = i % cols;
+        let at = item_offset(4u, item) + r * p.views[4].row + c * p.views[4].col;
+        var gradient = g[item_offset(0u, item) + r * p.views[0].row + c * p.views[0].col];
+        if ((p.n.y & HAS_SCALE) != 0u) {
+            let scale = g_scale[item_offset(1u, item)];
+            // A scale of 0 is a refusal, also of a direction that overflowed.
+            gradient = select(scale * gradient, 0.0, scale == 0.0);
+        }
+        gradient += block[row + WEIGHT_DECAY] * w[at];
+        var direction = gradient;
+        if ((p.n.y & HAS_MOMENTUM) != 0u) {
+            let m_at = item_offset(3u, item) + r * p.views[3].row + c * p.views[3].col;
+            let momentum = block[row + MOMENTUM];
+            if (block[row + STEP] > 1.0) { direction = momentum * m[m_at] + (1.0 - block[row + DAMPENING]) * gradient; }
+            m[m_at] = direction;
+            if ((p.n.y & NESTEROV) != 0u) { direction = gradient + momentum * direction; }
+        }
+        w[at] -= block[row + CURRENT_RATE] * direction;
+    }
+}

@@ -1,0 +1,300 @@
+//! The device: adapters, buffers, pipelines, readback.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::channel::oneshot;
+
+use super::facts::{Facts, required_features, required_limits};
+use super::kernels::{Binding, Kernel, Variant};
+use super::params::Params;
+use crate::error::{Error, Result};
+
+/// What to say where there is no adapter.
+const HINT: &str =
+    "install a Vulkan driver (Debian, Ubuntu: `apt-get install mesa-vulkan-drivers` brings a software one), or use the CPU path";
+
+/// A compute pipeline and the layout of its only bind group.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    pub(crate) pipeline: wgpu::ComputePipeline,
+    pub(crate) layout: wgpu::BindGroupLayout,
+}
+
+/// A wgpu device with what we keep beside it.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) facts: Facts,
+    pipelines: Mutex<HashMap<Variant, Arc<Pipeline>>>,
+    /// Bound where a kernel does not use a read binding.
+    pub(crate) nothing: wgpu::Buffer,
+}
+
+/// Which adapter to take.
+pub(crate) enum Wanted<'a> {
+    /// Never a software one.
+    RealGpu,
+    /// The first whose name, driver or backend contains this.
+    Named(&'a str),
+    /// The best of these backends.
+    Backends(wgpu::Backends),
+}
+
+fn rank(info: &wgpu::AdapterInfo) -> u32 {
+    match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        // GL tells "other" for many real devices.
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+fn is_software(info: &wgpu::AdapterInfo) -> bool {
+    let name = info.name.to_lowercase();
+    info.device_type == wgpu::DeviceType::Cpu || ["llvmpipe", "lavapipe", "swiftshader", "softpipe"].iter().any(|s| name.contains(s))
+}
+
+fn matches(info: &wgpu::AdapterInfo, part: &str) -> bool {
+    let text = format!("{} {} {} {:?}", info.name, info.driver, info.driver_info, info.backend).to_lowercase();
+    text.contains(&part.to_lowercase())
+}
+
+/// Every adapter of these backends, best first.
+pub(crate) async fn adapters(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
+    let descriptor = wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() };
+    let mut list = wgpu::Instance::new(descriptor).enumerate_adapters(backends).await;
+    list.sort_by_key(|a| (rank(&a.get_info()), a.get_info().backend == wgpu::Backend::Gl));
+    list
+}
+
+impl Device {
+    pub(crate) async fn choose(wanted: Wanted<'_>) -> Result<Device> {
+        let backends = match wanted {
+            Wanted::Backends(backends) => backends,
+            _ => wgpu::Backends::PRIMARY | wgpu::Backends::GL,
+        };
+        let list = adapters(backends).await;
+        let found = list.iter().find(|a| match wanted {
+            Wanted::RealGpu => !is_software(&a.get_info()),
+            Wanted::Named(part) => matches(&a.get_info(), part),
+            Wanted::Backends(_) => true,
+        });
+        let Some(adapter) = found else {
+            let known: Vec<String> = list.iter().map(|a| format!("`{}` ({:?})", a.get_info().name, a.get_info().backend)).collect();
+            let wanted = match wanted {
+                Wanted::RealGpu => "a real GPU".to_owned(),
+                Wanted::Named(part) => part.to_owned(),
+                Wanted::Backends(backends) => format!("{backends:?}"),
+            };
+            let hint = if known.is_empty() { HINT.to_owned() } else { format!("there is {}", known.join(", ")) };
+            return Err(Error::NoAdapter { wanted, hint });
+        };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("layerwise"),
+            required_features: required_features(adapter),
+            required_limits: required_limits(adapter),
+            ..wgpu::DeviceDescriptor::default()
+        };
+        let (device, queue) =
+            adapter.request_device(&descriptor).await.map_err(|e| Error::Gpu { during: "request_device", message: e.to_string() })?;
+        Device::from_wgpu(device, queue, Some(adapter))
+    }
+
+    pub(crate) fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, _adapter: Option<&wgpu::Adapter>) -> Result<Device> {
+        let facts = Facts::of(&device);
+        facts.check(device.limits().max_storage_buffers_per_shader_stage)?;
+        let nothing = scoped(&device, "create_buffer", || buffer(&device, "layerwise nothing", 256, false))?;
+        Ok(Device { device, queue, facts, pipelines: Mutex::default(), nothing })
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        format!("{} ({}, {})", self.facts.name, self.facts.backend, self.facts.driver)
+    }
+
+    /// A zeroed or filled storage buffer.
+    pub(crate) fn allocate(&self, words: usize, values: Option<&[f32]>) -> Result<wgpu::Buffer> {
+        let bytes = 4 * words as u64;
+        if bytes > self.facts.max_buffer_bytes {
+            return Err(Error::Limit {
+                what: "a buffer (bytes)".into(),
+                needed: bytes,
+                limit: self.facts.max_buffer_bytes,
+                advice: "split the stack, or request the device with `layerwise::required_limits(&adapter)`",
+            });
+        }
+        scoped(&self.device, "create_buffer", || {
+            let buffer = buffer(&self.device, "layerwise tensor", bytes, values.is_some());
+            if let Some(values) = values {
+                fill(&buffer, bytemuck::cast_slice(values));
+            }
+            buffer
+        })
+    }
+
+    pub(crate) fn write(&self, buffer: &wgpu::Buffer, word: usize, words: &[f32]) -> Result<()> {
+        scoped(&self.device, "write", || self.queue.write_buffer(buffer, 4 * word as u64, bytemuck::cast_slice(words)))
+    }
+
+    /// Starts a read; the receiver fires once the device is polled after the copy is done.
+    fn start_read(&self, buffer: &wgpu::Buffer, word: usize, words: usize) -> Result<(wgpu::Buffer, oneshot::Receiver<Result<()>>)> {
+        let bytes = 4 * words as u64;
+        scoped(&self.device, "read", || {
+            let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("layerwise readback"),
+                size: bytes,
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("layerwise readback") });
+            encoder.copy_buffer_to_buffer(buffer, 4 * word as u64, &staging, 0, bytes);
+            self.queue.submit([encoder.finish()]);
+            let (sender, receiver) = oneshot::channel();
+            staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
+                // The reader may have gone away; nobody is left to tell.
+                let _ = sender.send(result.map_err(|e| Error::Gpu { during: "read", message: e.to_string() }));
+            });
+            (staging, receiver)
+        })
+    }
+
+    pub(crate) async fn read(&self, buffer: &wgpu::Buffer, word: usize, words: usize) -> Result<Vec<f32>> {
+        let (staging, receiver) = self.start_read(buffer, word, words)?;
+        finish_read(&staging, receiver).await
+    }
+
+    pub(crate) fn read_blocking(&self, buffer: &wgpu::Buffer, word: usize, words: usize) -> Result<Vec<f32>> {
+        let (staging, receiver) = self.start_read(buffer, word, words)?;
+        self.wait()?;
+        pollster::block_on(finish_read(&staging, receiver))
+    }
+
+    pub(crate) fn wait(&self) -> Result<()> {
+        let wait = wgpu::PollType::Wait { submission_index: None, timeout: None };
+        match scoped(&self.device, "wait", || self.device.poll(wait))? {
+            Ok(_) => Ok(()),
+            Err(e) => Err(Error::DeviceLost { reason: e.to_string() }),
+        }
+    }
+
+    /// The pipeline of a variant, compiled at its first use.
+    pub(crate) fn pipeline(&self, variant: Variant) -> Result<Arc<Pipeline>> {
+        let mut cache = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = cache.get(&variant) {
+            return Ok(pipeline.clone());
+        }
+        let pipeline = Arc::new(scoped(&self.device, "create_compute_pipeline", || self.compile(variant))?);
+        cache.insert(variant, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    fn compile(&self, variant: Variant) -> Pipeline {
+        let bindings = Kernel::named(variant.kernel).map_or(&[][..], |k| k.bindings);
+        let entry = |binding: u32, ty: wgpu::BufferBindingType, dynamic: bool| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: dynamic, min_binding_size: None },
+            count: None,
+        };
+        let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform, true)];
+        entries.extend(
+            (1u32..)
+                .zip(bindings)
+                .map(|(i, (_, access))| entry(i, wgpu::BufferBindingType::Storage { read_only: *access == Binding::Read }, false)),
+        );
+        let label = Some(variant.kernel);
+        let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label,
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let module = self
+            .device
+            .create_shader_module(wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(variant.source().into()) });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label,
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some(variant.kernel),
+            compilation_options: wgpu::PipelineCompilationOptions { constants: &[], zero_initialize_workgroup_memory: false },
+            cache: None,
+        });
+        Pipeline { pipeline, layout }
+    }
+
+    /// A uniform buffer of parameter slots, written once.
+    pub(crate) fn uniforms(&self, slots: &[Params], slot_bytes: usize) -> Result<wgpu::Buffer> {
+        let mut bytes = vec![0u8; slots.len().max(1) * slot_bytes];
+        for (slot, params) in bytes.chunks_mut(slot_bytes).zip(slots) {
+            slot[..size_of::<Params>()].copy_from_slice(bytemuck::bytes_of(params));
+        }
+        scoped(&self.device, "create_buffer", || {
+            let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("layerwise parameters"),
+                size: bytes.len() as u64,
+                usage: wgpu::BufferUsages::UNIFORM,
+                mapped_at_creation: true,
+            });
+            fill(&buffer, &bytes);
+            buffer
+        })
+    }
+}
+
+async fn finish_read(staging: &wgpu::Buffer, receiver: oneshot::Receiver<Result<()>>) -> Result<Vec<f32>> {
+    receiver.await.map_err(|_| Error::DeviceLost { reason: "a readback was dropped".into() })??;
+    let view = staging.slice(..).get_mapped_range().map_err(|e| Error::Gpu { during: "read", message: e.to_string() })?;
+    let values = bytemuck::pod_collect_to_vec(&view);
+    drop(view);
+    staging.unmap();
+    Ok(values)
+}
+
+pub(crate) fn buffer(device: &wgpu::Device, label: &str, bytes: u64, mapped: bool) -> wgpu::Buffer {
+    device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some(label),
+        size: bytes,
+        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: mapped,
+    })
+}
+
+/// Fills a buffer that was created mapped, and unmaps it.
+fn fill(buffer: &wgpu::Buffer, bytes: &[u8]) {
+    // Mapping fails only where creation failed, which the surrounding error scope reports.
+    if let Ok(mut view) = buffer.slice(..).get_mapped_range_mut() {
+        view.copy_from_slice(bytes);
+    }
+    buffer.unmap();
+}
+
+/// Runs `f` inside error scopes of ours, so that nothing of ours reaches the host's uncaptured-error handler.
+pub(crate) fn scoped<T>(device: &wgpu::Device, during: &'static str, f: impl FnOnce() -> T) -> Result<T> {
+    let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+    let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let value = f();
+    let errors = [validation.pop(), memory.pop()].map(settle);
+    match errors.into_iter().flatten().next() {
+        None => Ok(value),
+        Some(error) => {
+            let message = error.to_string();
+            let lost = ["lost", "destroyed", "invalid device"].iter().any(|w| message.to_lowercase().contains(w));
+            Err(if lost { Error::DeviceLost { reason: message } } else { Error::Gpu { during, message } })
+        }
+    }
+}
+
+/// On native backends an error scope's answer is there at once; a browser's comes later and is left to its console.
+fn settle(scope: impl Future<Output = Option<wgpu::Error>>) -> Option<wgpu::Error> {
+    #[cfg(not(target_arch = "wasm32"))]
+    return pollster::block_on(scope);
+    #[cfg(target_arch = "wasm32")]
+    {
+        drop(scope);
+        None
+    }
+}

@@ -1,0 +1,112 @@
+//! The table of shaders: one row a kernel, checked against the WGSL by a test without a device.
+
+/// How a binding is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Binding {
+    /// `var<storage, read>`.
+    Read,
+    /// `var<storage, read_write>`.
+    Write,
+}
+
+use Binding::{Read, Write};
+
+/// One shader. Entry point = `name`; the parameters are binding 0, `bindings[i]` is binding `i + 1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// Entry point and, but for variants, file name.
+    pub name: &'static str,
+    /// WGSL.
+    pub source: &'static str,
+    /// Names and uses of the storage bindings, in order.
+    pub bindings: &'static [(&'static str, Binding)],
+}
+
+macro_rules! kernels {
+    ($($id:ident = $name:literal [$($binding:ident $access:ident),*]),* $(,)?) => {
+        $(pub(crate) const $id: Kernel = Kernel {
+            name: $name,
+            source: include_str!(concat!("../../shaders/", $name, ".wgsl")),
+            bindings: &[$((stringify!($binding), $access)),*],
+        };)*
+        /// Every kernel.
+        pub const KERNELS: &[Kernel] = &[$($id),*];
+    };
+}
+
+kernels! {
+    GEMM = "gemm" [a Read, b Read, d Read, out Write, block Read],
+    KRON_FACTOR = "kron_factor" [x Read, out Write, block Read, gate Read],
+    AXPBY = "axpby" [x Read, y Read, out Write, block Read, gate Read],
+    CONVERT = "convert" [x Read, out Write],
+    REDUCE = "reduce" [x Read, y Read, out Write],
+    COLUMN_MEAN = "column_mean" [x Read, out Write],
+    CHECK_FINITE = "check_finite" [x Read, flag Write],
+    CHOLESKY_LOAD = "cholesky_load" [a Read, out Write, block Read, ok Write],
+    CHOLESKY_DIAGONAL = "cholesky_diagonal" [out Write, ok Write],
+    CHOLESKY_ROWS = "cholesky_rows" [out Write],
+    CHOLESKY_UPDATE = "cholesky_update" [out Write],
+    SOLVE_TRIANGULAR = "solve_triangular" [l Read, b Read, out Write],
+    OPERATOR_NORM = "operator_norm" [x Read, out Write],
+    RANDOM_FILL = "random_fill" [keys Read, step Read, out Write],
+    ADVANCE = "advance" [block Write],
+    FACTOR_DAMPING = "factor_damping" [left_mean Read, right_mean Read, block Read, out Write],
+    ROOT_OUTCOME = "root_outcome" [left_ok Read, right_ok Read, ok Write, block Write],
+    KL_CLIP = "kl_clip" [dots Read, block Read, out Write],
+    SGD_UPDATE = "sgd_update" [g Read, g_scale Read, block Read, m Write, w Write],
+    ADAM_UPDATE = "adam_update" [g Read, block Read, m Write, v Write, w Write],
+}
+
+/// A kernel with values for its tunables: what one pipeline is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// Index into [`KERNELS`] by name.
+    pub kernel: &'static str,
+    /// `const NAME: TYPE = value;` lines that replace those of the file.
+    pub tunables: &'static [(&'static str, &'static str)],
+}
+
+impl Kernel {
+    /// The kernel as its file stands.
+    pub const fn plain(&self) -> Variant {
+        Variant { kernel: self.name, tunables: &[] }
+    }
+
+    /// The kernel with other values of its tunables.
+    pub const fn with(&self, tunables: &'static [(&'static str, &'static str)]) -> Variant {
+        Variant { kernel: self.name, tunables }
+    }
+
+    /// The row of a name.
+    pub fn named(name: &str) -> Option<&'static Kernel> {
+        KERNELS.iter().find(|k| k.name == name)
+    }
+}
+
+impl Variant {
+    /// The WGSL with the tunables' lines replaced. A tunable that the file does not declare changes nothing, which a test refuses.
+    pub fn source(&self) -> String {
+        let source = Kernel::named(self.kernel).map_or("", |k| k.source);
+        let mut text = String::with_capacity(source.len());
+        for line in source.lines() {
+            let replaced = self.tunables.iter().find_map(|(name, value)| {
+                let rest = line.strip_prefix("const ")?.strip_prefix(name)?.strip_prefix(':')?;
+                let (kind, _) = rest.split_once('=')?;
+                Some(format!("const {name}:{kind}= {value};"))
+            });
+            text.push_str(replaced.as_deref().unwrap_or(line));
+            text.push('\n');
+        }
+        text
+    }
+}
+
+impl std::fmt::Display for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.kernel)?;
+        for (name, value) in self.tunables {
+            write!(f, " {name}={value}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! Operations to dispatches: a pure function of the operation and of device facts.
+
+use super::choice;
+use super::facts::Facts;
+use super::kernels::{
+    ADAM_UPDATE, ADVANCE, AXPBY, CHECK_FINITE, CHOLESKY_DIAGONAL, CHOLESKY_LOAD, CHOLESKY_ROWS, CHOLESKY_UPDATE, COLUMN_MEAN, CONVERT,
+    FACTOR_DAMPING, KL_CLIP, Kernel, OPERATOR_NORM, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOLVE_TRIANGULAR, Variant,
+};
+use super::params::{Params, ViewParams};
+use crate::plan::{Clock, Coef, Distribution, Op, ReduceKind, Value};
+use crate::tensor::ElementType;
+
+/// Rows and columns of a Cholesky panel; the shaders' `PANEL`.
+const PANEL: usize = 32;
+
+/// One dispatch, still without buffers.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Dispatch {
+    pub(crate) variant: Variant,
+    /// By binding; `None`: the kernel does not use it here.
+    pub(crate) values: Vec<Option<Value>>,
+    pub(crate) params: Params,
+    pub(crate) groups: [u32; 3],
+}
+
+/// Builds the dispatches of one operation.
+struct Builder<'a> {
+    facts: &'a Facts,
+    batch: usize,
+    list: Vec<Dispatch>,
+}
+
+impl Builder<'_> {
+    fn push(&mut self, variant: Variant, values: &[Option<Value>], coefficients: &[Coef], n: [usize; 3], groups: [usize; 3]) {
+        let mut params = Params { n: [self.batch, n[0], n[1], n[2]].map(narrow), ..Params::default() };
+        for (view, value) in params.views.iter_mut().zip(values.iter().chain(std::iter::repeat(&None))) {
+            *view = value.as_ref().map_or_else(ViewParams::unused, ViewParams::of);
+        }
+        params.set_coefficients(coefficients);
+        // Grids beyond the limit fold: every kernel strides over what its workgroups do not cover.
+        let limit = self.facts.max_workgroups as usize;
+        let groups = groups.map(|g| narrow(g.clamp(1, limit)));
+        self.list.push(Dispatch { variant, values: values.to_vec(), params, groups });
+    }
+
+    /// One invocation an element (or other unit) of all items.
+    fn flat(&mut self, kernel: &Kernel, width: usize, units: usize, values: &[Option<Value>], coefficients: &[Coef], n: [usize; 3]) {
+        self.push(kernel.plain(), values, coefficients, n, [units.div_ceil(width), 1, 1]);
+    }
+
+    /// One workgroup an item.
+    fn by_item(&mut self, kernel: &Kernel, values: &[Option<Value>], coefficients: &[Coef], n: [usize; 3]) {
+        let batch = self.batch;
+        self.push(kernel.plain(), values, coefficients, n, [batch, 1, 1]);
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "recording refuses tensors of 2^32 elements or more; counts here are no larger")]
+fn narrow(x: usize) -> u32 {
+    x as u32
+}
+
+fn flags(list: &[(bool, usize)]) -> usize {
+    list.iter().map(|(set, bit)| if *set { *bit } else { 0 }).sum()
+}
+
+/// The dispatches of `op`, in order.
+pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
+    let mut b = Builder { facts, batch: op.batch(), list: Vec::new() };
+    let batch = b.batch;
+    match *op {
+        Op::Gemm(op) => {
+            let in_place = op.d == Some(op.out);
+            let d = op.d.filter(|_| !in_place && !op.beta.is_zero());
+            let (m, n) = (op.out.rows, op.out.cols);
+            let (variant, tile) = choice::gemm(m, n, op.a.element, op.b.element);
+            let n_flags = flags(&[(d.is_some(), 1), (in_place && !op.beta.is_zero(), 2)]);
+            let grid = [m.div_ceil(tile) * n.div_ceil(tile), 1, batch];
+            b.push(variant, &[Some(op.a), Some(op.b), d, Some(op.out), op.block], &[op.alpha, op.beta, op.gamma], [n_flags, 0, 0], grid);
+        }
+        Op::KronFactor(op) => {
+            let (variant, tile) = choice::kron_factor(op.out.rows);
+            let side = op.out.rows.div_ceil(tile);
+            let n = [usize::from(op.ones), usize::from(op.gate.is_some()), 0];
+            let coefficients = [op.decay, Coef::Const(op.scale)];
+            b.push(variant, &[Some(op.x), Some(op.out), op.block, op.gate], &coefficients, n, [side * side, 1, batch]);
+        }
+        Op::Axpby(op) => {
+            let in_place = op.y == Some(op.out);
+            let y = op.y.filter(|_| !in_place);
+            let n = flags(&[(op.x.is_some(), 1), (y.is_some(), 2), (in_place, 4), (op.gate.is_some(), 8)]);
+            let units = batch * op.out.rows * op.out.cols;
+            let coefficients = [op.alpha, op.beta, op.gamma];
+            b.flat(&AXPBY, 256, units, &[op.x, y, Some(op.out), op.block, op.gate], &coefficients, [n, 0, 0]);
+        }
+        Op::Convert(op) => {
+            let to_half = usize::from(op.out.element == ElementType::F16);
+            let units = batch * (op.out.rows * op.out.cols).div_ceil(2);
+            b.flat(&CONVERT, 256, units, &[Some(op.x), Some(op.out)], &[], [to_half, 0, 0]);
+        }
+        Op::Reduce(op) => {
+            let kind = match op.kind {
+                ReduceKind::SumSq => 0,
+                ReduceKind::Trace => 1,
+                ReduceKind::Dot => 2,
+                ReduceKind::MaxAbs => 3,
+            };
+            b.by_item(&REDUCE, &[Some(op.x), op.y, Some(op.out)], &[Coef::Const(op.scale)], [kind, 0, 0]);
+        }
+        Op::ColumnMean(op) => b.flat(&COLUMN_MEAN, 64, batch * op.x.cols, &[Some(op.x), Some(op.out)], &[], [0; 3]),
+        Op::CheckFinite(op) => b.by_item(&CHECK_FINITE, &[Some(op.x), Some(op.flag)], &[], [0; 3]),
+        Op::Cholesky(op) => {
+            let n = op.out.rows;
+            b.flat(&CHOLESKY_LOAD, 256, batch * n * n, &[Some(op.a), Some(op.out), op.block, Some(op.ok)], &[op.damping], [0; 3]);
+            for j in (0..n).step_by(PANEL) {
+                b.by_item(&CHOLESKY_DIAGONAL, &[Some(op.out), Some(op.ok)], &[], [j, 0, 0]);
+                if j + PANEL < n {
+                    let rest = n - j - PANEL;
+                    b.push(CHOLESKY_ROWS.plain(), &[Some(op.out)], &[], [j, 0, 0], [rest.div_ceil(64), 1, batch]);
+                    b.push(CHOLESKY_UPDATE.plain(), &[Some(op.out)], &[], [j, 0, 0], [rest.div_ceil(32).pow(2), 1, batch]);
+                }
+            }
+        }
+        Op::SolveTriangular(op) => {
+            let n = flags(&[(op.transpose, 1), (op.b.is_some(), 2)]);
+            let values = [Some(op.l), op.b, Some(op.out)];
+            b.push(SOLVE_TRIANGULAR.plain(), &values, &[], [n, 0, 0], [op.out.cols.div_ceil(64), 1, batch]);
+        }
+        Op::OperatorNorm(op) => {
+            let x = if op.x.rows <= op.x.cols { op.x } else { op.x.t() };
+            b.by_item(&OPERATOR_NORM, &[Some(x), Some(op.out)], &[], [0; 3]);
+        }
+        Op::RandomFill(op) => {
+            let (kind, per_invocation) = match op.distribution {
+                Distribution::Uniform => (0, 4),
+                Distribution::Normal => (1, 4),
+                Distribution::Rademacher => (2, 128),
+            };
+            let blocks = (op.out.rows * op.out.cols).div_ceil(per_invocation);
+            let n = [kind, op.stream as usize, 0];
+            b.flat(&RANDOM_FILL, 64, batch * blocks, &[Some(op.keys), Some(op.step), Some(op.out)], &[], n);
+        }
+        Op::Advance(op) => {
+            let clock = match op.clock {
+                Clock::Step => 0,
+                Clock::StatisticsFromIdentity => 1,
+                Clock::StatisticsBiasCorrected => 2,
+            };
+            b.flat(&ADVANCE, 64, batch, &[Some(op.block)], &[], [clock, 0, 0]);
+        }
+        Op::FactorDamping(op) => {
+            let split = usize::from(op.left_mean.is_some());
+            b.flat(&FACTOR_DAMPING, 64, batch, &[op.left_mean, op.right_mean, Some(op.block), Some(op.out)], &[], [split, 0, 0]);
+        }
+        Op::RootOutcome(op) => {
+            let values = [Some(op.left_ok), Some(op.right_ok), Some(op.ok), Some(op.block)];
+            b.flat(&ROOT_OUTCOME, 64, batch, &values, &[], [0; 3]);
+        }
+        Op::KlClip(op) => {
+            let layers = op.dots.items / op.out.items;
+            b.flat(&KL_CLIP, 64, batch, &[Some(op.dots), Some(op.block), Some(op.out)], &[], [layers, 0, 0]);
+        }
+        Op::SgdUpdate(op) => {
+            let n = flags(&[(op.g_scale.is_some(), 1), (op.m.is_some(), 2), (op.nesterov, 4)]);
+            let values = [Some(op.g), op.g_scale, Some(op.block), op.m, Some(op.w)];
+            b.flat(&SGD_UPDATE, 256, batch * op.w.rows * op.w.cols, &values, &[], [n, 0, 0]);
+        }
+        Op::AdamUpdate(op) => {
+            let values = [Some(op.g), Some(op.block), Some(op.m), Some(op.v), Some(op.w)];
+            b.flat(&ADAM_UPDATE, 256, batch * op.w.rows * op.w.cols, &values, &[], [usize::from(op.decoupled), 0, 0]);
+        }
+    }
+    b.list
+}
