@@ -110,7 +110,7 @@ impl Recorder {
     }
 
     /// The number of logical items that operands with these views give together: the longest.
-    fn batch_of(views: &[Value]) -> usize {
+    pub(crate) fn batch_of(views: &[Value]) -> usize {
         views.iter().map(|v| if v.repeated { v.div * v.modulo } else { v.items }).max().unwrap_or(1)
     }
 
