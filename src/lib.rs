@@ -5,6 +5,7 @@ mod error;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod linalg;
+pub mod optim;
 pub mod plan;
 mod prepared;
 pub mod rng;
