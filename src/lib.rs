@@ -4,6 +4,8 @@ mod cpu;
 mod error;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+pub mod linalg;
+pub mod optim;
 pub mod plan;
 mod prepared;
 pub mod rng;

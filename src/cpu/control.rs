@@ -51,6 +51,12 @@ pub(super) fn advance(op: &Advance, memory: &mut Memory<'_>) {
                 row[at(WEIGHT2)] = row[at(BETA2)] * row[at(WEIGHT2)] + row[at(ONE_MINUS_BETA2)];
             }
             Clock::StatisticsFromIdentity => row[at(STATISTICS_DECAY)] = row[at(DECAY)],
+            Clock::StatisticsFromFirst => {
+                if row[at(GATE)] != 0.0 {
+                    row[at(STATISTICS_DECAY)] = if row[at(STATISTICS_WEIGHT)] == 0.0 { 0.0 } else { row[at(DECAY)] };
+                    row[at(STATISTICS_WEIGHT)] = 1.0;
+                }
+            }
             Clock::StatisticsBiasCorrected => {
                 if row[at(GATE)] != 0.0 {
                     row[at(STATISTICS_WEIGHT)] = row[at(DECAY)] * row[at(STATISTICS_WEIGHT)] + 1.0;
@@ -90,6 +96,10 @@ pub(super) fn root_outcome(op: &RootOutcome, memory: &mut Memory<'_>) {
     let (left, right) = (memory.input(op.left_ok), memory.input(op.right_ok));
     for (i, (ok, row)) in ok.items_seq().zip(block.items_seq()).enumerate() {
         let good = left.scalar(i, 0) * right.scalar(i, 0) != 0.0;
+        if row[STATISTICS_WEIGHT as usize] == 0.0 {
+            ok[0] = 0.0;
+            continue;
+        }
         ok[0] = if good { 1.0 } else { 0.0 };
         let ridge = &mut row[RIDGE as usize];
         if good {

@@ -98,7 +98,7 @@ impl Op {
     pub fn batch(&self) -> usize {
         match self {
             Op::Advance(op) => op.block.items,
-            Op::CheckFinite(op) => op.x.items,
+            Op::CheckFinite(op) => op.flag.items,
             Op::SgdUpdate(op) => op.w.items,
             Op::AdamUpdate(op) => op.w.items,
             Op::Gemm(op) => op.out.items,

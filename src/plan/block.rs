@@ -65,7 +65,7 @@ columns! {
     FLAG = 25,
     /// Device: gradients refused so far.
     SKIPPED = 26,
-    /// Device: carried weight of the bias-corrected statistics.
+    /// Device: carried weight of the statistics; 0 until there are any (the identity counts as one).
     STATISTICS_WEIGHT = 27,
     /// Device: effective decay of this accumulation.
     STATISTICS_DECAY = 28,

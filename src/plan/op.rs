@@ -237,9 +237,13 @@ pub struct RandomFill {
 pub enum Clock {
     /// The optimizer's step: consumes the bad-gradient flag into the gate, then counter, learning rate and bias corrections.
     Step,
-    /// The statistics' running average from the identity (constant decay).
+    /// The statistics' running average from the identity: the effective decay is the configured one.
     StatisticsFromIdentity,
+    /// The statistics' running average from the first batch: effective decay 0 while the carried weight is 0, then the configured one; the weight becomes 1.
+    StatisticsFromFirst,
     /// The statistics' bias-corrected running average: carried weight `w <- decay w + 1`, effective decay `1 - 1/w`.
+    ///
+    /// The statistics' clocks stand still where the gate is closed.
     StatisticsBiasCorrected,
 }
 
@@ -269,6 +273,8 @@ pub struct FactorDamping {
 }
 
 /// Books the outcome of a refresh: `ok = ok_left * ok_right` gates the copies; a failure multiplies the item's ridge by 10 and is counted.
+///
+/// An item whose statistics' carried weight is 0 has nothing to factor yet: its `ok` is 0, and neither ridge nor count changes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RootOutcome {
     /// `[batch, 1, 1]`.

@@ -69,10 +69,11 @@ impl Recorder {
         Ok(Value::dense(id, shape, element))
     }
 
-    /// Starts a segment: operations from here on belong to it, and an engine can run it by itself.
-    pub fn segment(&mut self, name: impl Into<String>) {
+    /// Starts a segment: operations from here on belong to it, and an engine can run it by itself, by the index returned here.
+    pub fn segment(&mut self, name: impl Into<String>) -> usize {
         let start = self.ops.len();
         self.segments.push(Segment { name: name.into(), ops: start..start });
+        self.segments.len() - 1
     }
 
     /// Checks and appends one operation.
@@ -110,7 +111,7 @@ impl Recorder {
     }
 
     /// The number of logical items that operands with these views give together: the longest.
-    fn batch_of(views: &[Value]) -> usize {
+    pub(crate) fn batch_of(views: &[Value]) -> usize {
         views.iter().map(|v| if v.repeated { v.div * v.modulo } else { v.items }).max().unwrap_or(1)
     }
 

@@ -1,0 +1,174 @@
+//! What a method records, beat by beat.
+
+use std::ops::Range;
+
+use super::config::Row;
+use super::schedule::Schedule;
+use super::stack::Stack;
+use crate::error::Result;
+use crate::plan::{Axpby, Recorder, Value, block};
+use crate::tensor::Shape;
+
+/// The three beats of a method, and what it keeps.
+pub(crate) trait Beats {
+    /// Values that it keeps between steps, for one stack.
+    type State;
+
+    /// Checks every field.
+    fn validate(&self) -> Result<()>;
+
+    /// Writes its settings into a block row.
+    fn fill(&self, row: &mut Row);
+
+    /// Declares what it keeps for a stack.
+    fn declare(&self, stack: &Stack, keep: &mut Keep<'_>) -> Result<Self::State>;
+
+    /// (statistics every, precondition every, start step) of a preconditioned method.
+    fn cadence(&self) -> Option<(u64, u64, u64)> {
+        None
+    }
+
+    /// Takes taps into statistics.
+    fn accumulate(&self, _r: &mut Recorder, _stack: &Stack, _state: &Self::State) -> Result<()> {
+        Ok(())
+    }
+
+    /// Makes roots of the statistics of some layers of a stack.
+    fn refresh(&self, _r: &mut Recorder, _stack: &Stack, _state: &Self::State, _layers: Range<usize>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Updates the weights of all stacks of a group.
+    fn apply(&self, r: &mut Recorder, stacks: &[(Stack, Self::State)], preconditioned: bool) -> Result<()>;
+}
+
+/// What a kept tensor is for, in the memory report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Block,
+    Moment,
+    Statistics,
+    Root,
+}
+
+/// A kept value and how it starts.
+pub(crate) struct Kept {
+    pub(crate) name: String,
+    pub(crate) value: Value,
+    pub(crate) kind: Kind,
+    /// Starts as identity matrices instead of zeros.
+    pub(crate) identity: bool,
+}
+
+/// Declares kept values.
+pub(crate) struct Keep<'a> {
+    pub(crate) r: &'a mut Recorder,
+    pub(crate) kept: &'a mut Vec<Kept>,
+}
+
+impl Keep<'_> {
+    /// A zeroed tensor of the weight's shape.
+    pub(crate) fn moment(&mut self, stack: &Stack, name: &str) -> Result<Value> {
+        self.add(stack, name, stack.weight.shape(), Kind::Moment, false)
+    }
+
+    /// `[items, n, n]`.
+    pub(crate) fn square(&mut self, stack: &Stack, name: &str, n: usize, kind: Kind, identity: bool) -> Result<Value> {
+        self.add(stack, name, Shape::new(stack.items(), n, n), kind, identity)
+    }
+
+    fn add(&mut self, stack: &Stack, name: &str, shape: Shape, kind: Kind, identity: bool) -> Result<Value> {
+        let name = format!("{}.{name}", stack.name);
+        let value = self.r.state(name.clone(), shape)?;
+        self.kept.push(Kept { name, value, kind, identity });
+        Ok(value)
+    }
+}
+
+/// Indices of a group's segments.
+#[derive(Clone, Debug)]
+pub(crate) struct Segments {
+    /// Copies changed learning rates into the blocks.
+    pub(crate) rates: usize,
+    pub(crate) check_taps: usize,
+    pub(crate) begin: usize,
+    pub(crate) accumulate: usize,
+    pub(crate) refresh: Vec<usize>,
+    pub(crate) apply: usize,
+    pub(crate) apply_plain: usize,
+    /// `None`: every step is begin and apply.
+    pub(crate) schedule: Option<Schedule>,
+}
+
+/// Records all segments of a group.
+pub(crate) fn record<B: Beats>(
+    method: &B,
+    r: &mut Recorder,
+    kept: &mut Vec<Kept>,
+    stacks: Vec<Stack>,
+    rates: Value,
+    prefix: &str,
+) -> Result<Segments> {
+    let mut pairs = Vec::with_capacity(stacks.len());
+    for stack in stacks {
+        let state = method.declare(&stack, &mut Keep { r: &mut *r, kept: &mut *kept })?;
+        pairs.push((stack, state));
+    }
+    let rates_segment = r.segment(format!("{prefix}learning rates"));
+    let mut first = 0;
+    for (stack, _) in &pairs {
+        let part = rates.item_range(first..first + stack.items())?;
+        r.record(Axpby::copy(part, stack.column(block::LEARNING_RATE)?))?;
+        first += stack.items();
+    }
+    let cadence = method.cadence();
+    let check_taps = r.segment(format!("{prefix}check taps"));
+    if cadence.is_some() {
+        pairs.iter().try_for_each(|(stack, _)| stack.check_taps(r))?;
+    }
+    let begin = r.segment(format!("{prefix}begin"));
+    pairs.iter().try_for_each(|(stack, _)| stack.begin(r))?;
+    let accumulate = r.segment(format!("{prefix}accumulate"));
+    if cadence.is_some() {
+        pairs.iter().try_for_each(|(stack, state)| method.accumulate(r, stack, state))?;
+    }
+    let (mut refresh, mut schedule) = (Vec::new(), None);
+    if let Some((statistics_every, precondition_every, start_step)) = cadence {
+        let buckets = buckets(&pairs, precondition_every);
+        for (i, bucket) in buckets.iter().enumerate() {
+            refresh.push(r.segment(format!("{prefix}refresh {}/{}", i + 1, buckets.len())));
+            for (s, layers) in bucket {
+                method.refresh(r, &pairs[*s].0, &pairs[*s].1, layers.clone())?;
+            }
+        }
+        schedule = Some(Schedule { statistics_every, precondition_every, start_step, buckets: buckets.len() });
+    }
+    let apply = r.segment(format!("{prefix}apply"));
+    method.apply(r, &pairs, cadence.is_some())?;
+    let apply_plain = r.segment(format!("{prefix}apply plain"));
+    if cadence.is_some_and(|c| c.2 > 0) {
+        method.apply(r, &pairs, false)?;
+    }
+    Ok(Segments { rates: rates_segment, check_taps, begin, accumulate, refresh, apply, apply_plain, schedule })
+}
+
+/// For each bucket, which layers of which stacks it refreshes.
+fn buckets<S>(pairs: &[(Stack, S)], precondition_every: u64) -> Vec<Vec<(usize, Range<usize>)>> {
+    let cube = |n: usize| (n as u64).saturating_pow(3);
+    let costs = |stack: &Stack| vec![cube(stack.weight.rows()).saturating_add(cube(stack.weight.cols())); stack.layers];
+    let all: Vec<u64> = pairs.iter().flat_map(|(stack, _)| costs(stack)).collect();
+    let of = Schedule::cut(&all, precondition_every);
+    let mut result: Vec<Vec<(usize, Range<usize>)>> = vec![Vec::new(); of.last().map_or(0, |b| b + 1)];
+    let mut layer = 0;
+    for (s, (stack, _)) in pairs.iter().enumerate() {
+        for l in 0..stack.layers {
+            let pieces = &mut result[of[layer]];
+            match pieces.last_mut() {
+                Some((last, range)) if *last == s => range.end = l + 1,
+                _ => pieces.push((s, l..l + 1)),
+            }
+            layer += 1;
+        }
+    }
+    result
+}

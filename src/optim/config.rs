@@ -1,0 +1,79 @@
+//! The methods as one type, and the checks that their fields share.
+
+use super::adam::{Adam, AdamW};
+use super::kfac::Kfac;
+use super::sgd::Sgd;
+use crate::error::{Error, Result};
+use crate::plan::block;
+
+/// One row of the hyper-parameter block.
+pub(crate) type Row = [f32; block::WIDTH];
+
+/// An optimizer's published method with its settings. Each config struct converts into it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Method {
+    /// Stochastic gradient descent.
+    Sgd(Sgd),
+    /// Adam with L2 decay.
+    Adam(Adam),
+    /// Adam with decoupled decay.
+    AdamW(AdamW),
+    /// Kronecker-factored curvature.
+    Kfac(Kfac),
+}
+
+macro_rules! from {
+    ($($name:ident),*) => {
+        $(impl From<$name> for Method {
+            fn from(method: $name) -> Method {
+                Method::$name(method)
+            }
+        })*
+    };
+}
+from!(Sgd, Adam, AdamW, Kfac);
+
+/// Rounds a setting to what the device computes with.
+#[allow(clippy::cast_possible_truncation, reason = "settings are f64 for the user's sake; the device has f32")]
+pub(crate) fn narrow(x: f64) -> f32 {
+    x as f32
+}
+
+/// Sets one column.
+pub(crate) fn put(row: &mut Row, column: u32, x: f64) {
+    row[column as usize] = narrow(x);
+}
+
+/// Checks fields of one config struct. Every check is of the value that the device will see, so 1e-60 is not positive and 1e60 is not finite.
+pub(crate) struct Check(pub(crate) &'static str);
+
+impl Check {
+    pub(crate) fn that(&self, field: &'static str, good: bool, found: impl std::fmt::Display, allowed: &'static str) -> Result<()> {
+        if good {
+            return Ok(());
+        }
+        Err(Error::Config { method: self.0, field, found: found.to_string(), allowed })
+    }
+
+    pub(crate) fn non_negative(&self, field: &'static str, x: f64) -> Result<()> {
+        self.that(field, x >= 0.0 && narrow(x).is_finite(), x, "a finite number >= 0")
+    }
+
+    pub(crate) fn positive(&self, field: &'static str, x: f64) -> Result<()> {
+        self.that(field, narrow(x) > 0.0 && narrow(x).is_finite(), x, "a finite f32 > 0")
+    }
+
+    /// Decays: `[0, 1)`.
+    pub(crate) fn decay(&self, field: &'static str, x: f64) -> Result<()> {
+        self.that(field, x >= 0.0 && narrow(x) < 1.0, x, "0 <= x < 1")
+    }
+
+    /// `[0, 1]`.
+    pub(crate) fn fraction(&self, field: &'static str, x: f64) -> Result<()> {
+        self.that(field, (0.0..=1.0).contains(&x), x, "0 <= x <= 1")
+    }
+
+    pub(crate) fn at_least_one(&self, field: &'static str, x: u64) -> Result<()> {
+        self.that(field, x >= 1, x, "at least 1")
+    }
+}

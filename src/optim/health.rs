@@ -1,0 +1,76 @@
+//! What became of each layer and trial.
+
+use crate::plan::block;
+
+/// A report on every parameter, read when the user asks for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// One entry a parameter, group by group, in the order in which they were added.
+    pub parameters: Vec<ParameterHealth>,
+}
+
+/// A report on one parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParameterHealth {
+    /// The parameter's name.
+    pub name: String,
+    /// One entry a trial.
+    pub trials: Vec<TrialHealth>,
+}
+
+/// A report on one trial of one parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrialHealth {
+    /// Steps applied.
+    pub steps: u64,
+    /// Gradients (or taps) refused because they were not finite, or above 1e18 in magnitude.
+    pub skipped: u64,
+    /// Refreshes whose factorization failed.
+    pub failed_roots: u64,
+    /// Current multiplier of the damping: 1, or more after failures (tenfold each, at most 1e8; a success takes a factor of ten back).
+    pub ridge: f32,
+    /// Learning rate of the last step applied, schedule included.
+    pub learning_rate: f32,
+}
+
+impl Health {
+    /// True if no gradient was refused and no factorization failed.
+    pub fn is_good(&self) -> bool {
+        self.parameters.iter().flat_map(|p| &p.trials).all(|t| t.skipped == 0 && t.failed_roots == 0)
+    }
+
+    /// The report on the parameter of this name.
+    pub fn parameter(&self, name: &str) -> Option<&ParameterHealth> {
+        self.parameters.iter().find(|p| p.name == name)
+    }
+}
+
+impl TrialHealth {
+    /// From a block row.
+    pub(crate) fn of(row: &[f32]) -> Self {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters: whole numbers from 0 to 2^24")]
+        let count = |column: u32| row[column as usize] as u64;
+        TrialHealth {
+            steps: count(block::STEP),
+            skipped: count(block::SKIPPED),
+            failed_roots: count(block::FAILED_ROOTS),
+            ridge: row[block::RIDGE as usize],
+            learning_rate: row[block::CURRENT_RATE as usize],
+        }
+    }
+}
+
+impl std::fmt::Display for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for parameter in &self.parameters {
+            for (trial, t) in parameter.trials.iter().enumerate() {
+                writeln!(
+                    f,
+                    "{}[{trial}]: {} steps, {} refused gradients, {} failed roots, ridge {}, learning rate {}",
+                    parameter.name, t.steps, t.skipped, t.failed_roots, t.ridge, t.learning_rate
+                )?;
+            }
+        }
+        Ok(())
+    }
+}

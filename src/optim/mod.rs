@@ -1,0 +1,55 @@
+//! Optimizers: what a step does to weights, given gradients.
+//!
+//! A config struct per published method ([`Sgd`], [`Adam`], [`AdamW`], [`Kfac`]) says *what*, a [`Group`] says for which [`Parameter`]s and with which
+//! [`LearningRateSchedule`], and an [`Optimizer`] is all groups recorded into one plan. A step has beats: `begin` (look for non-finite gradients, advance
+//! the clocks), `accumulate` (statistics), `refresh` (roots of the statistics, bucket by bucket), `apply` (direction, clip, momentum, decay, update). A
+//! [`Schedule`] says which of them run at a step.
+//!
+//! ```
+//! use layerwise::optim::{Adam, Group, Optimizer, Parameter};
+//! use layerwise::{Context, Shape};
+//! let ctx = Context::cpu();
+//! let weight = ctx.upload(Shape::matrix(1, 2), &[1.0, -2.0])?;
+//! let gradient = ctx.zeros(Shape::matrix(1, 2))?;
+//! let group = Group::new(Adam { learning_rate: 0.1, ..Adam::default() }).parameter(Parameter::new("w", &weight, &gradient));
+//! let mut optimizer = Optimizer::builder(&ctx).group(group).build()?;
+//! for _ in 0..200 {
+//!     gradient.write(&weight.read()?)?; // of |w|^2 / 2
+//!     optimizer.step()?;
+//! }
+//! assert!(weight.read()?.iter().all(|w| w.abs() < 0.05));
+//! # Ok::<(), layerwise::Error>(())
+//! ```
+//!
+//! # Trials
+//! A weight is `[trials, out, in]`: each trial of a sweep has its own weights, gradients, state and, with [`Group::learning_rates`] and
+//! [`Group::dampings`], its own hyper-parameters. One batched run equals as many single runs.
+//!
+//! # When something goes wrong
+//! A step never waits and never fails for numerical reasons. Where a gradient is not finite (or above 1e18 in magnitude, whose square is infinite), that
+//! layer of that trial keeps weight, state and step counter; where a factor can't be inverted, it keeps its previous root, and its damping grows tenfold
+//! for the next try. [`Optimizer::health`] tells, whenever you log.
+
+mod adam;
+mod beats;
+mod builder;
+mod config;
+mod group;
+mod health;
+mod kfac;
+mod learning_rate;
+mod optimizer;
+mod schedule;
+mod sgd;
+mod stack;
+
+pub use adam::{Adam, AdamW};
+pub use builder::Builder;
+pub use config::Method;
+pub use group::{Group, Parameter, Taps};
+pub use health::{Health, ParameterHealth, TrialHealth};
+pub use kfac::{DampingSplit, Kfac, OutputGradients, StatisticsStart};
+pub use learning_rate::LearningRateSchedule;
+pub use optimizer::{Optimizer, StateBytes};
+pub use schedule::{Beat, Schedule};
+pub use sgd::Sgd;

@@ -1,0 +1,299 @@
+//! The optimizer: one prepared plan and the cadence of its segments.
+
+use super::beats::Segments;
+use super::builder::Builder;
+use super::config::{Check, narrow};
+use super::health::{Health, ParameterHealth, TrialHealth};
+use super::schedule::{Beat, Schedule};
+use crate::context::Context;
+use crate::error::Result;
+use crate::plan::{Plan, block};
+use crate::prepared::Prepared;
+use crate::tensor::Tensor;
+
+/// All groups, ready to step.
+///
+/// A step reads gradients (and taps) and updates weights where they lie. It allocates nothing, reads nothing back and does not wait. Every recorded step
+/// is meant to be submitted, in order: counters advance on the device where the work runs, and dropping a recorded step only skips its place in the
+/// cadence of statistics and refreshes.
+#[derive(Debug)]
+pub struct Optimizer {
+    context: Context,
+    prepared: Prepared,
+    groups: Vec<GroupState>,
+    tensors: Vec<(String, Tensor)>,
+    bytes: StateBytes,
+    step: u64,
+    work: Vec<usize>,
+    #[cfg(feature = "gpu")]
+    belt: Option<wgpu::util::StagingBelt>,
+}
+
+/// What the host knows of a group.
+#[derive(Debug)]
+pub(crate) struct GroupState {
+    pub(crate) segments: Segments,
+    pub(crate) trials: usize,
+    /// `[items, 1, 1]`: base learning rates to be copied into the blocks.
+    pub(crate) rates: Tensor,
+    /// `rates` was written and not yet copied.
+    pub(crate) changed: bool,
+    /// New rates that wait for an encoder (GPU).
+    pub(crate) upload: Option<Vec<f32>>,
+    /// One a stack.
+    pub(crate) blocks: Vec<Tensor>,
+    /// (name, stack, layer) of each parameter.
+    pub(crate) parameters: Vec<(String, usize, usize)>,
+}
+
+/// Bytes that an optimizer holds, beside the caller's weights, gradients and taps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateBytes {
+    /// Hyper-parameters, counters and health flags.
+    pub blocks: u64,
+    /// Momentum and moments.
+    pub moments: u64,
+    /// Running averages of factors.
+    pub statistics: u64,
+    /// Inverses.
+    pub roots: u64,
+    /// Intermediate results, without meaning between two steps.
+    pub scratch: u64,
+}
+
+impl StateBytes {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.blocks + self.moments + self.statistics + self.roots + self.scratch
+    }
+}
+
+impl Optimizer {
+    /// An optimizer without groups yet.
+    pub fn builder(context: &Context) -> Builder {
+        Builder::new(context)
+    }
+
+    pub(crate) fn new(
+        context: &Context,
+        prepared: Prepared,
+        groups: Vec<GroupState>,
+        tensors: Vec<(String, Tensor)>,
+        bytes: StateBytes,
+    ) -> Self {
+        Optimizer {
+            context: context.clone(),
+            prepared,
+            groups,
+            tensors,
+            bytes,
+            step: 0,
+            work: Vec::new(),
+            #[cfg(feature = "gpu")]
+            belt: None,
+        }
+    }
+
+    /// Runs one step. On a GPU: one submit, no wait.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`](crate::Error::DeviceLost) or [`Error::Gpu`](crate::Error::Gpu); the step does not count then.
+    pub fn step(&mut self) -> Result<()> {
+        #[cfg(feature = "gpu")]
+        if self.groups.iter().any(|g| g.upload.is_some())
+            && let Some((device, queue)) = self.context.wgpu().map(|(d, q)| (d.clone(), q.clone()))
+        {
+            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("layerwise step") });
+            self.record(&mut encoder)?;
+            queue.submit([encoder.finish()]);
+            return Ok(());
+        }
+        self.with_work(|prepared, work| prepared.run(work))
+    }
+
+    /// Records one step into the caller's encoder, in one compute pass (and one copy before it after [`set_learning_rate`](Self::set_learning_rate)).
+    /// Submits nothing.
+    ///
+    /// # Errors
+    /// [`Error::WrongContext`](crate::Error::WrongContext) on the CPU path.
+    #[cfg(feature = "gpu")]
+    pub fn record(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        self.flush(encoder)?;
+        self.with_work(|prepared, work| prepared.record(encoder, work))
+    }
+
+    /// Records one step into an open compute pass.
+    ///
+    /// # Errors
+    /// [`Error::WrongContext`](crate::Error::WrongContext) on the CPU path; [`Error::Config`](crate::Error::Config) after
+    /// [`set_learning_rate`](Self::set_learning_rate) without [`flush`](Self::flush), since a pass can't hold the copy.
+    #[cfg(feature = "gpu")]
+    pub fn record_into_pass(&mut self, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
+        let waiting = self.groups.iter().position(|g| g.upload.is_some());
+        let found = || format!("new learning rates of group {} in waiting", waiting.unwrap_or(0));
+        let allowed = "no waiting change: call `flush(&mut encoder)` before you open the pass";
+        Check("Optimizer").that("record_into_pass", waiting.is_none(), found(), allowed)?;
+        self.with_work(|prepared, work| prepared.record_into_pass(pass, work))
+    }
+
+    /// Records the copy of changed learning rates into `encoder`; only needed before [`record_into_pass`](Self::record_into_pass).
+    ///
+    /// # Errors
+    /// [`Error::Gpu`](crate::Error::Gpu) where the staging memory can't be mapped; the change is kept for the next try.
+    #[cfg(feature = "gpu")]
+    pub fn flush(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        let Some((device, _)) = self.context.wgpu() else { return Ok(()) };
+        if self.groups.iter().all(|g| g.upload.is_none()) {
+            return Ok(());
+        }
+        let largest = self.groups.iter().map(|g| 4 * g.rates.words() as u64).max().unwrap_or(4);
+        let belt = self.belt.get_or_insert_with(|| wgpu::util::StagingBelt::new(device.clone(), (largest + 64).max(1024)));
+        let mut outcome = Ok(());
+        for group in &mut self.groups {
+            let (Some(values), Some((target, offset))) = (&group.upload, group.rates.gpu_buffer()) else { continue };
+            let bytes: &[u8] = bytemuck::cast_slice(values);
+            let Some(size) = wgpu::BufferSize::new(bytes.len() as u64) else { continue };
+            let slice = belt.allocate(size, wgpu::BufferSize::MIN);
+            match slice.get_mapped_range_mut() {
+                Ok(mut view) => view.copy_from_slice(bytes),
+                Err(error) => {
+                    outcome = Err(crate::Error::Gpu { during: "writing new learning rates", message: error.to_string() });
+                    break;
+                }
+            }
+            encoder.copy_buffer_to_buffer(slice.buffer(), slice.offset(), target, offset, size.get());
+            (group.upload, group.changed) = (None, true);
+        }
+        belt.finish_and_recall_on_submit(encoder);
+        outcome
+    }
+
+    /// Changes the base learning rates of group `group` (in order of addition) from the next step on: one value, or one a trial. No rebuild.
+    ///
+    /// On a GPU the change travels in the next recorded step's encoder: steps recorded before keep the old rate.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) for a group that does not exist, another number of values, or a value that is negative or not finite.
+    pub fn set_learning_rate(&mut self, group: usize, rates: &[f64]) -> Result<()> {
+        let check = Check("Optimizer");
+        let known = self.groups.len();
+        check.that("group", group < known, format!("{group} of {known}"), "an index in order of addition")?;
+        let group = &mut self.groups[group];
+        let good = rates.len() == 1 || rates.len() == group.trials;
+        check.that("learning_rate", good, format!("{} values for {} trials", rates.len(), group.trials), "one value, or one a trial")?;
+        rates.iter().try_for_each(|&rate| check.non_negative("learning_rate", rate))?;
+        let values: Vec<f32> = rates.iter().cycle().take(group.rates.words()).map(|&rate| narrow(rate)).collect();
+        if self.context.is_gpu() {
+            group.upload = Some(values);
+        } else {
+            group.rates.write(&values)?;
+            group.changed = true;
+        }
+        Ok(())
+    }
+
+    /// Steps run or recorded so far.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// The plan: print it to see what a step does.
+    pub fn plan(&self) -> &Plan {
+        self.prepared.plan()
+    }
+
+    /// The names of the segments that the next step runs, in order.
+    pub fn next_segments(&self) -> Vec<&str> {
+        let mut work = Vec::new();
+        self.collect_work(&mut work);
+        let segments = self.plan().segments();
+        work.iter().filter_map(|&s| segments.get(s)).map(|s| s.name.as_str()).collect()
+    }
+
+    /// The cadence of a group; `None` for methods without statistics.
+    pub fn schedule(&self, group: usize) -> Option<Schedule> {
+        self.groups.get(group)?.segments.schedule
+    }
+
+    /// Every tensor that is kept between steps, by name: `PARAMETER.momentum`, `PARAMETER.left_statistics`, ... (a stack's name is `FIRST..LAST`).
+    pub fn state(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// Memory held, by purpose.
+    pub fn state_bytes(&self) -> StateBytes {
+        self.bytes
+    }
+
+    /// Reads what became of each layer and trial, without blocking this thread.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`](crate::Error::DeviceLost) or [`Error::Gpu`](crate::Error::Gpu).
+    pub async fn health(&self) -> Result<Health> {
+        let mut parameters = Vec::new();
+        for group in &self.groups {
+            let mut blocks = Vec::with_capacity(group.blocks.len());
+            for tensor in &group.blocks {
+                blocks.push(tensor.read_async().await?);
+            }
+            parameters.extend(group.report(&blocks));
+        }
+        Ok(Health { parameters })
+    }
+
+    /// As [`health`](Self::health), blocking until the numbers are there.
+    ///
+    /// # Errors
+    /// As [`health`](Self::health).
+    pub fn health_blocking(&self) -> Result<Health> {
+        let mut parameters = Vec::new();
+        for group in &self.groups {
+            let blocks = group.blocks.iter().map(Tensor::read).collect::<Result<Vec<_>>>()?;
+            parameters.extend(group.report(&blocks));
+        }
+        Ok(Health { parameters })
+    }
+
+    fn collect_work(&self, work: &mut Vec<usize>) {
+        for group in &self.groups {
+            let s = &group.segments;
+            if group.changed || group.upload.is_some() {
+                work.push(s.rates);
+            }
+            match s.schedule {
+                None => work.extend([s.begin, s.apply]),
+                Some(schedule) => work.extend(schedule.segments(self.step).filter_map(|beat| match beat {
+                    Beat::CheckTaps => Some(s.check_taps),
+                    Beat::Begin => Some(s.begin),
+                    Beat::Accumulate => Some(s.accumulate),
+                    Beat::Refresh(bucket) => s.refresh.get(bucket).copied(),
+                    Beat::Apply => Some(s.apply),
+                    Beat::ApplyPlain => Some(s.apply_plain),
+                })),
+            }
+        }
+    }
+
+    /// Runs or records this step's segments; the step counts if that succeeds.
+    fn with_work(&mut self, run: impl FnOnce(&mut Prepared, &[usize]) -> Result<()>) -> Result<()> {
+        let mut work = std::mem::take(&mut self.work);
+        work.clear();
+        self.collect_work(&mut work);
+        let outcome = run(&mut self.prepared, &work);
+        self.work = work;
+        outcome?;
+        self.step += 1;
+        self.groups.iter_mut().for_each(|g| g.changed = false);
+        Ok(())
+    }
+}
+
+impl GroupState {
+    fn report<'a>(&'a self, blocks: &'a [Vec<f32>]) -> impl Iterator<Item = ParameterHealth> + 'a {
+        self.parameters.iter().map(move |(name, stack, layer)| {
+            let items = layer * self.trials..(layer + 1) * self.trials;
+            let rows = &blocks[*stack][items.start * block::WIDTH..items.end * block::WIDTH];
+            ParameterHealth { name: name.clone(), trials: rows.chunks(block::WIDTH).map(TrialHealth::of).collect() }
+        })
+    }
+}
