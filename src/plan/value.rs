@@ -141,6 +141,48 @@ impl Value {
         Ok(Value { div, modulo, repeated: true, ..self })
     }
 
+    /// `h` consecutive items, one under the other, as one item: `[items, rows, cols]` becomes `[items / h, h rows, cols]`. No data moves.
+    ///
+    /// Trials that share data sit together, so their products with that data fold into one taller product. [`unfold`](Self::unfold) is the inverse.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where `h` does not divide the items, the items are repeated, or their rows are not evenly spaced from item to item.
+    pub fn fold(self, h: usize) -> Result<Self> {
+        if h == 1 {
+            return Ok(self);
+        }
+        if h == 0 || !self.items.is_multiple_of(h) || self.repeated || self.item_stride != self.rows * self.row_stride {
+            return Err(Error::Shape {
+                op: "fold",
+                tensor: format!("%{}", self.id),
+                expected: format!("a multiple of {h} items, not repeated, with evenly spaced rows"),
+                found: self.shape().to_string(),
+            });
+        }
+        let items = self.items / h;
+        Ok(Value { items, modulo: items, rows: h * self.rows, item_stride: h * self.item_stride, ..self })
+    }
+
+    /// Each item cut into `h` items of equal height: `[items, rows, cols]` becomes `[h items, rows / h, cols]`. No data moves.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where `h` does not divide the rows, the items are repeated, or their rows are not evenly spaced from item to item.
+    pub fn unfold(self, h: usize) -> Result<Self> {
+        if h == 1 {
+            return Ok(self);
+        }
+        if h == 0 || !self.rows.is_multiple_of(h) || self.repeated || self.item_stride != self.rows * self.row_stride {
+            return Err(Error::Shape {
+                op: "unfold",
+                tensor: format!("%{}", self.id),
+                expected: format!("a multiple of {h} rows, items not repeated, with evenly spaced rows"),
+                found: self.shape().to_string(),
+            });
+        }
+        let items = self.items * h;
+        Ok(Value { items, modulo: items, rows: self.rows / h, item_stride: self.item_stride / h, ..self })
+    }
+
     /// Index of the first element of the item that logical item `b` reads.
     #[inline]
     pub(crate) fn item_offset(&self, b: usize) -> usize {
