@@ -1,0 +1,19 @@
+//! Every integration test, in one binary: the same cases on the CPU path, on a GPU and, for kernels, on the GL adapter.
+//!
+//! `LAYERWISE_ADAPTER=part` picks the GPU by a part of its name; otherwise it is the best one, software included. Without an adapter the GPU cases fail;
+//! `LAYERWISE_GPU=off` shows them as ignored instead. Cases on the GL adapter are ignored where there is none, unless `LAYERWISE_GL=1` demands it.
+
+mod case;
+mod compare;
+mod kernels;
+mod oracle;
+mod plans;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = libtest_mimic::Arguments::from_args();
+    let cases = [compare::cases(), oracle::cases(), plans::cases(), kernels::cases()];
+    let trials = cases.into_iter().flatten().flat_map(case::Case::trials).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

@@ -1,0 +1,5 @@
+//! Plans without a device.
+use crate::case::Case;
+pub(crate) fn cases() -> Vec<Case> {
+    vec![]
+}
