@@ -1,5 +1,5 @@
 // Moves one clock of each block row: step counter, learning rate and bias corrections, or the statistics' decay
-// block [1, WIDTH] per item. n.y: 0 step, 1 statistics from identity, 2 statistics bias-corrected.
+// block [1, WIDTH] per item. n.y: 0 step; statistics: 1 from identity, 2 from the first batch, 3 bias-corrected.
 // One invocation an item, strided over the grid.
 // Preconditions: none. 1 - beta^t by w <- beta w + (1 - beta): `pow` is not accurate enough.
 // Source: [KB15] Adam, section 3; kfac-jax's weighted moving average.
@@ -72,7 +72,10 @@ fn advance(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
             block[row + WEIGHT2] = block[row + BETA2] * block[row + WEIGHT2] + block[row + ONE_MINUS_BETA2];
         } else if (p.n.y == 1u) {
             block[row + STATISTICS_DECAY] = block[row + DECAY];
-        } else if (block[row + GATE] != 0.0) {
+        } else if (p.n.y == 2u && block[row + GATE] != 0.0) {
+            block[row + STATISTICS_DECAY] = select(block[row + DECAY], 0.0, block[row + STATISTICS_WEIGHT] == 0.0);
+            block[row + STATISTICS_WEIGHT] = 1.0;
+        } else if (p.n.y == 3u && block[row + GATE] != 0.0) {
             let weight = block[row + DECAY] * block[row + STATISTICS_WEIGHT] + 1.0;
             block[row + STATISTICS_WEIGHT] = weight;
             block[row + STATISTICS_DECAY] = 1.0 - 1.0 / weight;

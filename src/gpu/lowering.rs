@@ -144,7 +144,8 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
             let clock = match op.clock {
                 Clock::Step => 0,
                 Clock::StatisticsFromIdentity => 1,
-                Clock::StatisticsBiasCorrected => 2,
+                Clock::StatisticsFromFirst => 2,
+                Clock::StatisticsBiasCorrected => 3,
             };
             b.flat(&ADVANCE, 64, batch, &[Some(op.block)], &[], [clock, 0, 0]);
         }
