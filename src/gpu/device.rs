@@ -1,7 +1,7 @@
 //! The device: adapters, buffers, pipelines, readback.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::channel::oneshot;
 
@@ -30,6 +30,8 @@ pub(crate) struct Device {
     pipelines: Mutex<HashMap<Variant, Arc<Pipeline>>>,
     /// Bound where a kernel does not use a read binding.
     pub(crate) nothing: wgpu::Buffer,
+    /// Why the device was lost. Only a device that we made ourselves tells us: on a host's, the callback is the host's.
+    lost: Arc<OnceLock<String>>,
 }
 
 /// Which adapter to take.
@@ -101,18 +103,35 @@ impl Device {
         };
         let (device, queue) =
             adapter.request_device(&descriptor).await.map_err(|e| Error::Gpu { during: "request_device", message: e.to_string() })?;
-        Device::from_wgpu(device, queue, Some(adapter))
+        let lost = Arc::new(OnceLock::new());
+        let reason = lost.clone();
+        device.set_device_lost_callback(move |why, message| {
+            let _ = reason.set(format!("{why:?}: {message}"));
+        });
+        Ok(Device { lost, ..Device::from_wgpu(device, queue, Some(adapter))? })
     }
 
     pub(crate) fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, _adapter: Option<&wgpu::Adapter>) -> Result<Device> {
         let facts = Facts::of(&device);
         facts.check(device.limits().max_storage_buffers_per_shader_stage)?;
-        let nothing = scoped(&device, "create_buffer", || buffer(&device, "layerwise nothing", 256, false))?;
-        Ok(Device { device, queue, facts, pipelines: Mutex::default(), nothing })
+        let nothing = in_scopes(&device, "create_buffer", || buffer(&device, "layerwise nothing", 256, false))?;
+        Ok(Device { device, queue, facts, pipelines: Mutex::default(), nothing, lost: Arc::default() })
     }
 
     pub(crate) fn describe(&self) -> String {
         format!("{} ({}, {})", self.facts.name, self.facts.backend, self.facts.driver)
+    }
+
+    /// Runs `f` inside error scopes of ours, unless the device is known to be lost: wgpu takes work for a lost device without a word.
+    pub(crate) fn scoped<T>(&self, during: &'static str, f: impl FnOnce() -> T) -> Result<T> {
+        let value = match self.lost.get() {
+            None => in_scopes(&self.device, during, f)?,
+            Some(reason) => return Err(Error::DeviceLost { reason: reason.clone() }),
+        };
+        match self.lost.get() {
+            None => Ok(value),
+            Some(reason) => Err(Error::DeviceLost { reason: reason.clone() }),
+        }
     }
 
     /// A zeroed or filled storage buffer.
@@ -126,7 +145,7 @@ impl Device {
                 advice: "split the stack, or request the device with `layerwise::required_limits(&adapter)`",
             });
         }
-        scoped(&self.device, "create_buffer", || {
+        self.scoped("create_buffer", || {
             let buffer = buffer(&self.device, "layerwise tensor", bytes, values.is_some());
             if let Some(values) = values {
                 fill(&buffer, bytemuck::cast_slice(values));
@@ -136,13 +155,13 @@ impl Device {
     }
 
     pub(crate) fn write(&self, buffer: &wgpu::Buffer, word: usize, words: &[f32]) -> Result<()> {
-        scoped(&self.device, "write", || self.queue.write_buffer(buffer, 4 * word as u64, bytemuck::cast_slice(words)))
+        self.scoped("write", || self.queue.write_buffer(buffer, 4 * word as u64, bytemuck::cast_slice(words)))
     }
 
     /// Starts a read; the receiver fires once the device is polled after the copy is done.
     fn start_read(&self, buffer: &wgpu::Buffer, word: usize, words: usize) -> Result<(wgpu::Buffer, oneshot::Receiver<Result<()>>)> {
         let bytes = 4 * words as u64;
-        scoped(&self.device, "read", || {
+        self.scoped("read", || {
             let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("layerwise readback"),
                 size: bytes,
@@ -174,7 +193,7 @@ impl Device {
 
     pub(crate) fn wait(&self) -> Result<()> {
         let wait = wgpu::PollType::Wait { submission_index: None, timeout: None };
-        match scoped(&self.device, "wait", || self.device.poll(wait))? {
+        match self.scoped("wait", || self.device.poll(wait))? {
             Ok(_) => Ok(()),
             Err(e) => Err(Error::DeviceLost { reason: e.to_string() }),
         }
@@ -186,7 +205,7 @@ impl Device {
         if let Some(pipeline) = cache.get(&variant) {
             return Ok(pipeline.clone());
         }
-        let pipeline = Arc::new(scoped(&self.device, "create_compute_pipeline", || self.compile(variant))?);
+        let pipeline = Arc::new(self.scoped("create_compute_pipeline", || self.compile(variant))?);
         cache.insert(variant, pipeline.clone());
         Ok(pipeline)
     }
@@ -232,7 +251,7 @@ impl Device {
         for (slot, params) in bytes.chunks_mut(slot_bytes).zip(slots) {
             slot[..size_of::<Params>()].copy_from_slice(bytemuck::bytes_of(params));
         }
-        scoped(&self.device, "create_buffer", || {
+        self.scoped("create_buffer", || {
             let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("layerwise parameters"),
                 size: bytes.len() as u64,
@@ -273,7 +292,7 @@ fn fill(buffer: &wgpu::Buffer, bytes: &[u8]) {
 }
 
 /// Runs `f` inside error scopes of ours, so that nothing of ours reaches the host's uncaptured-error handler.
-pub(crate) fn scoped<T>(device: &wgpu::Device, during: &'static str, f: impl FnOnce() -> T) -> Result<T> {
+fn in_scopes<T>(device: &wgpu::Device, during: &'static str, f: impl FnOnce() -> T) -> Result<T> {
     let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
     let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let value = f();

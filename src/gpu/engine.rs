@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::device::{Device, Pipeline, buffer, scoped};
+use super::device::{Device, Pipeline, buffer};
 use super::facts::Facts;
 use super::kernels::{Binding, Kernel};
 use super::lowering::{Dispatch, lower};
@@ -169,7 +169,7 @@ impl Prepared {
         let pipeline = self.device.pipeline(dispatch.variant)?;
         let bindings = Kernel::named(dispatch.variant.kernel).map_or(&[][..], |k| k.bindings);
         let device = &self.device.device;
-        let bind_group = scoped(device, "create_bind_group", || {
+        let bind_group = self.device.scoped("create_bind_group", || {
             let mut resources = vec![(uniforms.clone(), 0, size_of::<Params>() as u64)];
             for (i, (_, binding)) in bindings.iter().enumerate() {
                 let tensor = dispatch.values.get(i).copied().flatten().map(|v| &tensors[v.id as usize]);
@@ -227,7 +227,7 @@ impl Prepared {
     /// One encoder, one pass, one submit.
     pub(crate) fn run(&self, segments: &[usize]) -> Result<()> {
         let device = &self.device.device;
-        scoped(device, "submit", || {
+        self.device.scoped("submit", || {
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("layerwise") });
             {
                 let mut pass =

@@ -5,6 +5,9 @@
 
 mod case;
 mod compare;
+#[cfg(feature = "gpu")]
+mod embed;
+mod faults;
 mod kernels;
 mod oracle;
 mod plans;
@@ -13,7 +16,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
-    let cases = [compare::cases(), oracle::cases(), plans::cases(), kernels::cases()];
+    let mut cases = vec![compare::cases(), oracle::cases(), plans::cases(), kernels::cases(), faults::cases()];
+    #[cfg(feature = "gpu")]
+    cases.push(embed::cases());
     let trials = cases.into_iter().flatten().flat_map(case::Case::trials).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
