@@ -32,6 +32,8 @@ pub(crate) struct Device {
     pub(crate) nothing: wgpu::Buffer,
     /// Why the device was lost. Only a device that we made ourselves tells us: on a host's, the callback is the host's.
     lost: Arc<OnceLock<String>>,
+    /// We made the device, so callbacks that fire while we poll are ours.
+    own: bool,
 }
 
 /// Which adapter to take.
@@ -108,14 +110,14 @@ impl Device {
         device.set_device_lost_callback(move |why, message| {
             let _ = reason.set(format!("{why:?}: {message}"));
         });
-        Ok(Device { lost, ..Device::from_wgpu(device, queue, Some(adapter))? })
+        Ok(Device { lost, own: true, ..Device::from_wgpu(device, queue, Some(adapter))? })
     }
 
     pub(crate) fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, _adapter: Option<&wgpu::Adapter>) -> Result<Device> {
         let facts = Facts::of(&device);
         facts.check(device.limits().max_storage_buffers_per_shader_stage)?;
         let nothing = in_scopes(&device, "create_buffer", || buffer(&device, "layerwise nothing", 256, false))?;
-        Ok(Device { device, queue, facts, pipelines: Mutex::default(), nothing, lost: Arc::default() })
+        Ok(Device { device, queue, facts, pipelines: Mutex::default(), nothing, lost: Arc::default(), own: false })
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -131,6 +133,14 @@ impl Device {
         match self.lost.get() {
             None => Ok(value),
             Some(reason) => Err(Error::DeviceLost { reason: reason.clone() }),
+        }
+    }
+
+    /// Lets finished work report back, without waiting; only on a device of our own.
+    pub(crate) fn notice(&self) {
+        if self.own {
+            // What a poll can find wrong, the next call that needs the device reports.
+            let _ = self.device.poll(wgpu::PollType::Poll);
         }
     }
 

@@ -226,6 +226,7 @@ impl Prepared {
 
     /// One encoder, one pass, one submit.
     pub(crate) fn run(&self, segments: &[usize]) -> Result<()> {
+        self.device.notice();
         let device = &self.device.device;
         self.device.scoped("submit", || {
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("layerwise") });

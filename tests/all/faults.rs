@@ -134,6 +134,8 @@ mod gpu {
             Some(Error::DeviceLost { .. }) => Ok(()),
             other => Err(format!("{what}: {other:?}")),
         };
+        // wgpu tells of a destroyed device once the work in flight is done.
+        lost("wait", ctx.wait().err())?;
         lost("step", optimizer.step().err())?;
         lost("read", w.read().err())?;
         lost("write", w.write(&[0.0; 16]).err())?;
