@@ -5,7 +5,10 @@
 
 mod case;
 mod compare;
+mod golden;
 mod kernels;
+mod linalg;
+mod optimizers;
 mod oracle;
 mod plans;
 
@@ -13,7 +16,8 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
-    let cases = [compare::cases(), oracle::cases(), plans::cases(), kernels::cases()];
+    let cases =
+        [compare::cases(), oracle::cases(), plans::cases(), kernels::cases(), linalg::cases(), golden::cases(), optimizers::cases()];
     let trials = cases.into_iter().flatten().flat_map(case::Case::trials).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
