@@ -52,8 +52,7 @@ fn pass(r: &mut Recorder, x: Value, shifted: bool) -> Result<(Value, Value)> {
     let gram = r.scratch("orthonormalise.gram", Shape::new(Recorder::batch_of(&[x]), k, k))?;
     r.record(KronFactor { scale: d as f32, ..KronFactor::new(x.t(), gram) })?;
     let (l, ok) = if shifted {
-        let relative = ((d as f64).sqrt() + k as f64) * f64::from(f32::EPSILON);
-        let shift = r.reduce(ReduceKind::Trace, relative as f32, gram)?;
+        let shift = r.reduce(ReduceKind::Trace, ((d as f32).sqrt() + k as f32) * f32::EPSILON, gram)?;
         r.cholesky(gram, Coef::column(0), Some(shift))?
     } else {
         r.cholesky(gram, 0.0, None)?

@@ -1,4 +1,4 @@
-//! Adam and AdamW.
+//! Adam and `AdamW`.
 
 use super::beats::{Beats, Keep};
 use super::config::{Check, Row, put};

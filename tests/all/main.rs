@@ -8,7 +8,10 @@ mod compare;
 #[cfg(feature = "gpu")]
 mod embed;
 mod faults;
+mod golden;
 mod kernels;
+mod linalg;
+mod optimizers;
 mod oracle;
 mod plans;
 
@@ -16,9 +19,16 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
-    let mut cases = vec![compare::cases(), oracle::cases(), plans::cases(), kernels::cases(), faults::cases()];
+    let mut cases = compare::cases();
+    cases.extend(oracle::cases());
+    cases.extend(plans::cases());
+    cases.extend(kernels::cases());
+    cases.extend(faults::cases());
+    cases.extend(linalg::cases());
+    cases.extend(golden::cases());
+    cases.extend(optimizers::cases());
     #[cfg(feature = "gpu")]
-    cases.push(embed::cases());
-    let trials = cases.into_iter().flatten().flat_map(case::Case::trials).collect();
+    cases.extend(embed::cases());
+    let trials = cases.into_iter().flat_map(case::Case::trials).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -1,0 +1,206 @@
+//! Whole trajectories against the reference implementations' (PyTorch, kfac-pytorch) and against float64 ones.
+//!
+//! `tests/golden/` holds what they computed, and in its manifest how far an independent f32 implementation may be from it (`suggested_atol`).
+
+use layerwise::optim::{Adam, AdamW, DampingSplit, Group, Kfac, Method, Optimizer, OutputGradients, Parameter, Sgd, StatisticsStart};
+use layerwise::{Context, Shape, Tensor};
+use libtest_mimic::Failed;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::case::{Case, Outcome, case};
+use crate::compare::{Tol, close};
+use crate::oracle::{Mat, matmul};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/");
+
+/// The tensors of one file.
+struct File(Vec<u8>);
+
+impl File {
+    fn open(path: &str) -> Result<File, Failed> {
+        Ok(File(std::fs::read(format!("{ROOT}{path}")).map_err(|error| format!("{path}: {error}"))?))
+    }
+
+    fn get(&self, name: &str) -> Result<Vec<f64>, Failed> {
+        let tensors = SafeTensors::deserialize(&self.0)?;
+        let tensor = tensors.tensor(name)?;
+        let bytes = tensor.data();
+        match tensor.dtype() {
+            Dtype::F32 => Ok(bytes.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect()),
+            Dtype::F64 => Ok(bytes.chunks_exact(8).filter_map(|b| b.try_into().ok().map(f64::from_le_bytes)).collect()),
+            other => Err(format!("{name} is {other:?}").into()),
+        }
+    }
+
+    /// Matrix `step` of `[steps, rows, cols]`.
+    fn at(&self, name: &str, step: usize, rows: usize, cols: usize) -> Result<Mat, Failed> {
+        let all = self.get(name)?;
+        let data = all.get(step * rows * cols..(step + 1) * rows * cols).ok_or_else(|| format!("{name} is too short"))?;
+        Ok(Mat { rows, cols, data: data.to_vec() })
+    }
+
+    /// `[W | b]` of step `step`.
+    fn with_bias(&self, weight: &str, bias: &str, step: usize, rows: usize, cols: usize) -> Result<Mat, Failed> {
+        let (w, b) = (self.at(weight, step, rows, cols)?, self.at(bias, step, rows, 1)?);
+        Ok(Mat::from_fn(rows, cols + 1, |r, c| if c < cols { w[(r, c)] } else { b[(r, 0)] }))
+    }
+}
+
+fn tolerance(case: &str, shape: Option<&str>) -> Result<Tol, Failed> {
+    let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(format!("{ROOT}manifest.json"))?)?;
+    let entry = &manifest["cases"][case];
+    let entry = shape.map_or(entry, |shape| &entry["shapes"][shape]);
+    entry["suggested_atol"].as_f64().map(Tol::absolute).ok_or_else(|| format!("no suggested_atol for {case}").into())
+}
+
+fn narrow(values: &Mat) -> Vec<f32> {
+    values.data.iter().map(|&x| rounded(x)).collect()
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "rounding to f32 is the purpose")]
+fn rounded(x: f64) -> f32 {
+    x as f32
+}
+
+fn upload(ctx: &Context, m: &Mat) -> Result<Tensor, Failed> {
+    Ok(ctx.upload(Shape::matrix(m.rows, m.cols), &narrow(m))?)
+}
+
+/// One of PyTorch's optimizers on stored gradients: every stored step.
+fn torch(ctx: &Context, name: &str, method: Method) -> Outcome {
+    for (shape, rows, cols) in [("7x5", 7, 5), ("64x32", 64, 32), ("1x17", 1, 17)] {
+        let inputs = File::open(&format!("inputs/{shape}.safetensors"))?;
+        let wanted = File::open(&format!("{name}/{shape}.safetensors"))?;
+        let weight = upload(ctx, &inputs.at("param0", 0, rows, cols)?)?;
+        let gradient = ctx.zeros(Shape::matrix(rows, cols))?;
+        let group = Group::new(method).parameter(Parameter::new("w", &weight, &gradient));
+        let mut optimizer = Optimizer::builder(ctx).group(group).build()?;
+        for step in 0..10 {
+            gradient.write(&narrow(&inputs.at("grads", step, rows, cols)?))?;
+            optimizer.step()?;
+            let want = wanted.at("params", step, rows, cols)?;
+            close(&weight.read()?, &want.data, tolerance(name, Some(shape))?).map_err(|e| format!("{shape}, step {}: {e}", step + 1))?;
+        }
+    }
+    Ok(())
+}
+
+const N: usize = 32;
+
+/// The two-layer network of the KFAC cases, with everything that KFAC needs on the device.
+struct Mlp {
+    weights: [Tensor; 2],
+    gradients: [Tensor; 2],
+    inputs: [Tensor; 2],
+    output_gradients: [Tensor; 2],
+    optimizer: Optimizer,
+}
+
+impl Mlp {
+    fn new(ctx: &Context, start: [&Mat; 2], kfac: Kfac) -> Result<Mlp, Failed> {
+        let weights = [upload(ctx, start[0])?, upload(ctx, start[1])?];
+        let zeros = |rows, cols| ctx.zeros(Shape::matrix(rows, cols));
+        let gradients = [zeros(8, 7)?, zeros(3, 9)?];
+        let inputs = [zeros(N, 6)?, zeros(N, 8)?];
+        let output_gradients = [zeros(N, 8)?, zeros(N, 3)?];
+        let layer =
+            |i: usize| Parameter::new(format!("layer{}", i + 1), &weights[i], &gradients[i]).samples(&inputs[i], &output_gradients[i]);
+        let group = Group::new(kfac).parameter(layer(0)).parameter(layer(1));
+        let optimizer = Optimizer::builder(ctx).group(group).build()?;
+        Ok(Mlp { weights, gradients, inputs, output_gradients, optimizer })
+    }
+
+    fn step(&mut self, gradients: [&Mat; 2], inputs: [&Mat; 2], output_gradients: [&Mat; 2]) -> Outcome {
+        for i in 0..2 {
+            self.gradients[i].write(&narrow(gradients[i]))?;
+            self.inputs[i].write(&narrow(inputs[i]))?;
+            self.output_gradients[i].write(&narrow(output_gradients[i]))?;
+        }
+        Ok(self.optimizer.step()?)
+    }
+
+    fn check(&self, step: usize, want: [&Mat; 2], tol: Tol) -> Outcome {
+        for i in 0..2 {
+            close(&self.weights[i].read()?, &want[i].data, tol).map_err(|e| format!("layer {}, step {}: {e}", i + 1, step + 1))?;
+        }
+        Ok(())
+    }
+}
+
+/// kfac-pytorch's `inverse` method with SGD, on its own gradients and taps.
+fn kfac_pytorch(ctx: &Context) -> Outcome {
+    let name = "kfac_pytorch_inverse";
+    let file = File::open(&format!("{name}/mlp_6_8_3.safetensors"))?;
+    let start = [file.with_bias("W1_0", "b1_0", 0, 8, 6)?, file.with_bias("W2_0", "b2_0", 0, 3, 8)?];
+    let mut mlp = Mlp::new(ctx, [&start[0], &start[1]], Kfac { damping: 0.003, ..Kfac::default() })?;
+    for step in 0..10 {
+        let gradients = [file.with_bias("gW1", "gb1", step, 8, 6)?, file.with_bias("gW2", "gb2", step, 3, 8)?];
+        let inputs = [file.at("a0", step, N, 6)?, file.at("a2", step, N, 8)?];
+        let output_gradients = [file.at("g0", step, N, 8)?, file.at("g2", step, N, 3)?];
+        mlp.step([&gradients[0], &gradients[1]], [&inputs[0], &inputs[1]], [&output_gradients[0], &output_gradients[1]])?;
+        let want = [file.with_bias("W1", "b1", step, 8, 6)?, file.with_bias("W2", "b2", step, 3, 8)?];
+        mlp.check(step, [&want[0], &want[1]], tolerance(name, None)?)?;
+    }
+    for (ours, theirs) in [
+        ("layer1.right_statistics", "A_0"),
+        ("layer1.left_statistics", "G_0"),
+        ("layer2.right_statistics", "A_2"),
+        ("layer2.left_statistics", "G_2"),
+    ] {
+        let (_, tensor) = mlp.optimizer.state().find(|(name, _)| *name == ours).ok_or("no such state")?;
+        close(&tensor.read()?, &file.get(theirs)?, tolerance(name, None)?).map_err(|e| format!("{ours}: {e}"))?;
+    }
+    Ok(())
+}
+
+/// A float64 textbook KFAC, the network in the loop: gradients are those at our own weights.
+fn kfac_numpy(ctx: &Context, name: &str, kfac: Kfac) -> Outcome {
+    let file = File::open(&format!("{name}/mlp_6_8_3.safetensors"))?;
+    let start = [file.at("W1b_0", 0, 8, 7)?, file.at("W2b_0", 0, 3, 9)?];
+    let mut mlp = Mlp::new(ctx, [&start[0], &start[1]], kfac)?;
+    for step in 0..10 {
+        let weight = |i: usize, rows, cols| -> Result<Mat, Failed> {
+            Ok(Mat { rows, cols, data: mlp.weights[i].read()?.into_iter().map(f64::from).collect() })
+        };
+        let (w1, w2) = (weight(0, 8, 7)?, weight(1, 3, 9)?);
+        let (x, target) = (file.at("X", step, N, 6)?, file.at("T", step, N, 3)?);
+        let ones = |x: &Mat| Mat::from_fn(x.rows, x.cols + 1, |r, c| if c < x.cols { x[(r, c)] } else { 1.0 });
+        let hidden = matmul(&ones(&x), &w1.t()).map(f64::tanh);
+        let output = matmul(&ones(&hidden), &w2.t());
+        // The loss is the mean over all N * 3 elements.
+        let g2 = output.plus(-1.0, &target).map(|e| 2.0 * e / (3 * N) as f64);
+        let back = matmul(&g2, &w2);
+        let g1 = Mat::from_fn(N, 8, |r, c| back[(r, c)] * (1.0 - hidden[(r, c)].powi(2)));
+        let gradients = [matmul(&g1.t(), &ones(&x)), matmul(&g2.t(), &ones(&hidden))];
+        mlp.step([&gradients[0], &gradients[1]], [&x, &hidden], [&g1, &g2])?;
+        mlp.check(step, [&file.at("W1b", step, 8, 7)?, &file.at("W2b", step, 3, 9)?], tolerance(name, None)?)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn cases() -> Vec<Case> {
+    let torch_case = |name: &'static str, method: Method| case(format!("golden::{name}"), move |ctx| torch(ctx, name, method));
+    let momentum = Sgd { learning_rate: 0.05, momentum: 0.9, weight_decay: 0.01, ..Sgd::default() };
+    let adamw = AdamW { learning_rate: 0.01, beta2: 0.95, weight_decay: 0.1, ..AdamW::default() };
+    let pi = Kfac {
+        learning_rate: 0.05,
+        damping: 0.01,
+        damping_split: DampingSplit::Pi,
+        statistics_start: StatisticsStart::FirstBatch,
+        output_gradients: OutputGradients::PerSample,
+        kl_clip: None,
+        ..Kfac::default()
+    };
+    vec![
+        torch_case("torch_sgd_plain", Sgd { learning_rate: 0.1, ..Sgd::default() }.into()),
+        torch_case("torch_sgd_momentum_wd", momentum.into()),
+        torch_case("torch_sgd_nesterov", Sgd { nesterov: true, ..momentum }.into()),
+        torch_case("torch_adam", Adam { learning_rate: 0.01, ..Adam::default() }.into()),
+        torch_case("torch_adamw", adamw.into()),
+        case("golden::kfac_pytorch_inverse", kfac_pytorch),
+        case("golden::kfac_numpy_plain", |ctx| {
+            kfac_numpy(ctx, "kfac_numpy_plain_inverse_like_kfac_pytorch", Kfac { damping: 0.003, ..Kfac::default() })
+        }),
+        case("golden::kfac_numpy_pi", move |ctx| kfac_numpy(ctx, "kfac_numpy_pi_per_sample", pi)),
+    ]
+}

@@ -1,0 +1,172 @@
+//! Composites against f64 oracles, over the shapes and conditions that hurt.
+
+use layerwise::{Bindings, Context, Recorder, Shape, Value, linalg};
+use libtest_mimic::Failed;
+
+use crate::case::{Case, Outcome, case};
+use crate::compare::{Tol, close_to_largest};
+use crate::oracle::{Mat, data, inverse, matmul, orthonormal_rows, random};
+
+#[allow(clippy::cast_possible_truncation, reason = "rounding to f32 is the purpose")]
+fn narrow(items: &[Mat]) -> Vec<f32> {
+    items.iter().flat_map(|m| m.data.iter().map(|&x| x as f32)).collect()
+}
+
+/// The items as the device sees them: rounded to f32.
+fn seen(items: &[Mat]) -> Vec<Mat> {
+    let values: Vec<f64> = narrow(items).into_iter().map(f64::from).collect();
+    let size = items[0].data.len();
+    values.chunks(size).map(|data| Mat { data: data.to_vec(), ..items[0] }).collect()
+}
+
+fn flat(items: &[Mat]) -> Vec<f64> {
+    items.iter().flat_map(|m| m.data.clone()).collect()
+}
+
+/// Runs a composite on inputs and returns its value and `ok`.
+fn run(
+    ctx: &Context,
+    inputs: &[&[Mat]],
+    record: impl FnOnce(&mut Recorder, &[Value]) -> layerwise::Result<(Value, Value)>,
+) -> Result<(Vec<f32>, Vec<f32>), Failed> {
+    let (mut r, mut bindings, mut values) = (Recorder::new(), Bindings::new(), Vec::new());
+    for (i, items) in inputs.iter().enumerate() {
+        let shape = Shape::new(items.len(), items[0].rows, items[0].cols);
+        let value = r.external(format!("input{i}"), shape)?;
+        bindings.bind(value, &ctx.upload(shape, &narrow(items))?);
+        values.push(value);
+    }
+    let (out, ok) = record(&mut r, &values)?;
+    let plan = r.finish();
+    let mut prepared = ctx.prepare(&plan, &bindings)?;
+    prepared.run(&[0])?;
+    let read = |v| prepared.tensor(v).ok_or("no tensor").map(|t| t.read());
+    Ok((read(out)??, read(ok)??))
+}
+
+/// `u diag(d) u^T` with `d` log-spaced from 1 to 1 / condition.
+fn spd(seed: u64, n: usize, condition: f64) -> Mat {
+    let u = orthonormal_rows(&Mat { rows: n, cols: n, data: normal_like(seed, n * n) });
+    let d = Mat::from_fn(n, n, |r, c| if r == c { condition.powf(-(r as f64) / (n.max(2) - 1) as f64) } else { 0.0 });
+    matmul(&matmul(&u.t(), &d), &u)
+}
+
+/// Generic values: shifted sums of the test data, whose own exact zeros lie in a pattern.
+fn normal_like(seed: u64, count: usize) -> Vec<f64> {
+    let mut sum = vec![0.0; count];
+    for shift in 0..6u8 {
+        let values = data(1000 * u64::from(shift) + seed, count + usize::from(shift));
+        sum.iter_mut().zip(&values[usize::from(shift)..]).for_each(|(s, &x)| *s += f64::from(x));
+    }
+    sum
+}
+
+const SIZES: [usize; 7] = [1, 2, 8, 31, 33, 67, 130];
+
+fn spd_inverse(ctx: &Context) -> Outcome {
+    for n in SIZES {
+        for (condition, damping) in [(10.0, 0.0f32), (1e6, 1e-2)] {
+            let a = [spd(1, n, condition), spd(2, n, condition)];
+            let (got, ok) = run(ctx, &[&a], |r, v| linalg::spd_inverse(r, v[0], damping, None))?;
+            let damped = |a: &Mat| inverse(&a.plus(f64::from(damping), &Mat::identity(n)));
+            let want: Vec<Mat> = seen(&a).iter().map(damped).collect();
+            let effective = if damping > 0.0 { 1.0 / f64::from(damping) } else { condition };
+            let tol = Tol::relative(2.0 * Tol::triangular(n, effective).relative);
+            close_to_largest(&got, &flat(&want), tol).map_err(|e| format!("n {n}, condition {condition}: {e}"))?;
+            if ok != [1.0, 1.0] {
+                return Err(format!("n {n}, condition {condition}: ok {ok:?}").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn spd_solve(ctx: &Context) -> Outcome {
+    for n in SIZES {
+        for m in [1, 5, 70] {
+            let (a, b) = ([spd(3, n, 100.0), spd(4, n, 100.0)], [random(5, m, n), random(6, m, n)]);
+            // From the right: b (a + 0.01 I)^{-1}, through transposed views.
+            let (got, ok) = run(ctx, &[&a, &b], |r, v| {
+                let (x, ok) = linalg::spd_solve(r, v[0], v[1].t(), 0.01, None)?;
+                let out = r.transpose(x)?;
+                Ok((out, ok))
+            })?;
+            let solve = |(a, b): (&Mat, &Mat)| matmul(b, &inverse(&a.plus(f64::from(0.01f32), &Mat::identity(n))));
+            let want: Vec<Mat> = seen(&a).iter().zip(&seen(&b)).map(solve).collect();
+            let tol = Tol::relative(2.0 * Tol::triangular(n, 50.0).relative);
+            close_to_largest(&got, &flat(&want), tol).map_err(|e| format!("n {n}, m {m}: {e}"))?;
+            if ok != [1.0, 1.0] {
+                return Err(format!("n {n}, m {m}: ok {ok:?}").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn failed_pivot(ctx: &Context) -> Outcome {
+    let n = 20;
+    let mut indefinite = spd(7, n, 10.0);
+    indefinite[(n - 1, n - 1)] = -1.0;
+    let mut poisoned = spd(7, n, 10.0);
+    poisoned[(3, 2)] = f64::NAN;
+    poisoned[(2, 3)] = f64::NAN;
+    let items = [indefinite, spd(8, n, 10.0), Mat::zeros(n, n), poisoned];
+    let (got, ok) = run(ctx, &[&items], |r, v| linalg::spd_inverse(r, v[0], 0.0, None))?;
+    if ok != [0.0, 1.0, 0.0, 0.0] {
+        return Err(format!("ok {ok:?}").into());
+    }
+    let want = inverse(&seen(&items)[1]);
+    close_to_largest(&got[n * n..2 * n * n], &want.data, Tol::relative(2.0 * Tol::triangular(n, 10.0).relative))?;
+    Ok(())
+}
+
+/// Rows with singular values from 1 to 1 / condition.
+fn rows(seed: u64, k: usize, d: usize, condition: f64) -> Mat {
+    let v = orthonormal_rows(&Mat { rows: k, cols: d, data: normal_like(seed + 50, k * d) });
+    let scaled = Mat::from_fn(k, d, |r, c| v[(r, c)] * condition.powf(-(r as f64) / (k.max(2) - 1) as f64));
+    matmul(&orthonormal_rows(&Mat { rows: k, cols: k, data: normal_like(seed, k * k) }), &scaled)
+}
+
+fn orthonormalise(ctx: &Context) -> Outcome {
+    for (k, d) in [(1, 1), (1, 9), (3, 3), (8, 100), (31, 67), (64, 300)] {
+        for condition in [1.0, 1e2, 1e5] {
+            let x = [rows(11, k, d, condition), rows(12, k, d, condition).map(|x| 1e3 * x)];
+            let (got, ok) = run(ctx, &[&x], |r, v| linalg::orthonormalise(r, v[0]))?;
+            if ok != [1.0, 1.0] {
+                return Err(format!("[{k}, {d}], condition {condition}: ok {ok:?}").into());
+            }
+            let items = got.chunks(k * d).map(|q| Mat { rows: k, cols: d, data: q.iter().map(|&q| f64::from(q)).collect() });
+            for (i, (q, x)) in items.zip(seen(&x)).enumerate() {
+                let error = matmul(&q, &q.t()).plus(-1.0, &Mat::identity(k)).norm();
+                if error > 1e-6 * (k as f64).sqrt() {
+                    return Err(format!("[{k}, {d}], condition {condition}, item {i}: |q q^T - I| = {error:e}").into());
+                }
+                // The first row of q is the first row of x, normalised; all of q depends on x as its condition allows.
+                let tol = Tol::relative(Tol::gemm(d).relative * condition * 4.0);
+                let q: Vec<f32> = got[i * k * d..(i + 1) * k * d].to_vec();
+                close_to_largest(&q, &orthonormal_rows(&x).data, tol).map_err(|e| format!("[{k}, {d}], condition {condition}: {e}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn dependent_rows(ctx: &Context) -> Outcome {
+    let good = rows(21, 4, 30, 3.0);
+    let mut zero_row = good.clone();
+    zero_row.data[30..60].fill(0.0);
+    let mut poisoned = good.clone();
+    poisoned.data[7] = f64::NAN;
+    let (_, ok) = run(ctx, &[&[zero_row, good, poisoned]], |r, v| linalg::orthonormalise(r, v[0]))?;
+    if ok == [0.0, 1.0, 0.0] { Ok(()) } else { Err(format!("ok {ok:?}").into()) }
+}
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case("linalg::spd_inverse", spd_inverse),
+        case("linalg::spd_solve", spd_solve),
+        case("linalg::failed_pivot", failed_pivot),
+        case("linalg::orthonormalise", orthonormalise),
+        case("linalg::dependent_rows", dependent_rows),
+    ]
+}

@@ -1,0 +1,4 @@
+use crate::case::Case;
+pub(crate) fn cases() -> Vec<Case> {
+    vec![]
+}
