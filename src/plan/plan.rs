@@ -58,6 +58,13 @@ impl Plan {
         ops.iter().map(Op::cost).sum()
     }
 
+    /// The same plan with one segment an operation, named `INDEX operation`: run it step by step on two devices to see which operation diverges first.
+    #[must_use]
+    pub fn by_operation(&self) -> Plan {
+        let segments = self.ops.iter().enumerate().map(|(i, op)| Segment { name: format!("{i} {}", op.name()), ops: i..i + 1 }).collect();
+        Plan { segments, ..self.clone() }
+    }
+
     /// Bytes that `prepare` will allocate for scratch values.
     pub fn scratch_bytes(&self) -> u64 {
         self.values.iter().filter(|v| v.role == Role::Scratch).map(|v| 4 * v.element.words(v.shape) as u64).sum()

@@ -13,6 +13,8 @@ mod kernels;
 mod linalg;
 mod optimizers;
 mod oracle;
+#[cfg(feature = "gpu")]
+mod parity;
 mod plans;
 
 use std::process::ExitCode;
@@ -29,6 +31,8 @@ fn main() -> ExitCode {
     cases.extend(optimizers::cases());
     #[cfg(feature = "gpu")]
     cases.extend(embed::cases());
+    #[cfg(feature = "gpu")]
+    cases.extend(parity::cases());
     let trials = cases.into_iter().flat_map(case::Case::trials).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
