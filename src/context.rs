@@ -199,7 +199,7 @@ impl Context {
 
 #[cfg(feature = "gpu")]
 impl Context {
-    /// The fastest real GPU: discrete before integrated before virtual. Blocks while the device is made.
+    /// The fastest real GPU of Vulkan, Metal or DX12: discrete before integrated before virtual. Blocks while the device is made.
     ///
     /// # Errors
     /// [`Error::NoAdapter`] where there is none (a software GPU does not count: ask for it by name), [`Error::Gpu`].

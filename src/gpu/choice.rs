@@ -1,24 +1,42 @@
 //! Which variant of a kernel serves an item's shape. Never the batch: results must not depend on how trials are grouped.
 
-use super::kernels::{GEMM, KRON_FACTOR, Variant};
+use super::kernels::{GEMM, KERNELS, KRON_FACTOR, Kernel, Variant};
 use crate::tensor::ElementType::{self, F16, F32};
 
-/// Below this many elements on both sides of a result a 64 x 64 tile would be mostly padding.
+/// Below this many rows or columns of a result a 64 x 64 tile would be mostly padding.
 const SMALL: usize = 48;
+
+/// A chosen variant and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The kernel with its tunables.
+    pub variant: Variant,
+    /// Rows and columns of the result that one workgroup computes.
+    pub tile: usize,
+    /// The reason, for people.
+    pub reason: &'static str,
+}
+
+fn tile(smaller_side: usize) -> (usize, &'static str) {
+    if smaller_side <= SMALL {
+        (32, "a side of the result is at most 48: a 64 x 64 tile would be mostly padding")
+    } else {
+        (64, "both sides of the result exceed 48: the largest portable tile")
+    }
+}
 
 macro_rules! gemm_variants {
     ($(($small:literal, $a:ident, $b:ident) => [$($name:literal = $value:literal),*]),* $(,)?) => {
-        /// The gemm variant for an `m x n` result, and its tile side.
-        pub(crate) fn gemm(m: usize, n: usize, a: ElementType, b: ElementType) -> (Variant, usize) {
-            let small = m.min(n) <= SMALL;
-            let variant = match (small, a, b) {
+        /// The gemm variant for an `m x n` result of operands with these element types.
+        pub fn gemm(m: usize, n: usize, a: ElementType, b: ElementType) -> Choice {
+            let (tile, reason) = tile(m.min(n));
+            let variant = match (tile == 32, a, b) {
                 $(($small, $a, $b) => GEMM.with(&[$(($name, $value)),*]),)*
             };
-            (variant, if small { 32 } else { 64 })
+            Choice { variant, tile, reason }
         }
 
-        /// Every gemm variant, for tests and for `devices`.
-        pub(crate) const GEMM_VARIANTS: &[Variant] = &[$(GEMM.with(&[$(($name, $value)),*])),*];
+        const GEMM_VARIANTS: &[Variant] = &[$(GEMM.with(&[$(($name, $value)),*])),*];
     };
 }
 
@@ -35,13 +53,14 @@ gemm_variants! {
 
 const SMALL_KRON: Variant = KRON_FACTOR.with(&[("T", "8u")]);
 
-/// The `kron_factor` variant for a `q x q` factor, and its tile side.
-pub(crate) fn kron_factor(q: usize) -> (Variant, usize) {
-    if q <= SMALL { (SMALL_KRON, 32) } else { (KRON_FACTOR.plain(), 64) }
+/// The `kron_factor` variant for a `q x q` factor.
+pub fn kron_factor(q: usize) -> Choice {
+    let (tile, reason) = tile(q);
+    Choice { variant: if tile == 32 { SMALL_KRON } else { KRON_FACTOR.plain() }, tile, reason }
 }
 
 /// Every variant that a plan can need.
 pub fn variants() -> Vec<Variant> {
-    let others = super::kernels::KERNELS.iter().filter(|k| k.name != GEMM.name).map(super::kernels::Kernel::plain);
+    let others = KERNELS.iter().filter(|k| k.name != GEMM.name).map(Kernel::plain);
     GEMM_VARIANTS.iter().copied().chain(others).chain([SMALL_KRON]).collect()
 }

@@ -67,8 +67,8 @@ fn matches(info: &wgpu::AdapterInfo, part: &str) -> bool {
     text.contains(&part.to_lowercase())
 }
 
-/// Every adapter of these backends, best first.
-pub(crate) async fn adapters(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
+/// Every adapter of these backends, best first: discrete, integrated, virtual, unknown, software; GL last among equals.
+pub async fn adapters(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
     let descriptor = wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() };
     let mut list = wgpu::Instance::new(descriptor).enumerate_adapters(backends).await;
     list.sort_by_key(|a| (rank(&a.get_info()), a.get_info().backend == wgpu::Backend::Gl));
@@ -79,7 +79,9 @@ impl Device {
     pub(crate) async fn choose(wanted: Wanted<'_>) -> Result<Device> {
         let backends = match wanted {
             Wanted::Backends(backends) => backends,
-            _ => wgpu::Backends::PRIMARY | wgpu::Backends::GL,
+            // GL is for those who ask for it: on a headless machine its mere presence makes the driver complain on the terminal.
+            Wanted::RealGpu => wgpu::Backends::PRIMARY,
+            Wanted::Named(_) => wgpu::Backends::PRIMARY | wgpu::Backends::GL,
         };
         let list = adapters(backends).await;
         let found = list.iter().find(|a| match wanted {

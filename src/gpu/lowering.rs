@@ -73,13 +73,13 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
             let in_place = op.d == Some(op.out);
             let d = op.d.filter(|_| !in_place && !op.beta.is_zero());
             let (m, n) = (op.out.rows, op.out.cols);
-            let (variant, tile) = choice::gemm(m, n, op.a.element, op.b.element);
+            let choice::Choice { variant, tile, .. } = choice::gemm(m, n, op.a.element, op.b.element);
             let n_flags = flags(&[(d.is_some(), 1), (in_place && !op.beta.is_zero(), 2)]);
             let grid = [m.div_ceil(tile) * n.div_ceil(tile), 1, batch];
             b.push(variant, &[Some(op.a), Some(op.b), d, Some(op.out), op.block], &[op.alpha, op.beta, op.gamma], [n_flags, 0, 0], grid);
         }
         Op::KronFactor(op) => {
-            let (variant, tile) = choice::kron_factor(op.out.rows);
+            let choice::Choice { variant, tile, .. } = choice::kron_factor(op.out.rows);
             let side = op.out.rows.div_ceil(tile);
             let n = [usize::from(op.ones), usize::from(op.gate.is_some()), 0];
             let coefficients = [op.decay, Coef::Const(op.scale)];

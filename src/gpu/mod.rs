@@ -2,7 +2,7 @@
 //!
 //! [`kernels`] is the table of shaders, `lowering` turns operations into dispatches (a pure function), `engine` gives them buffers and encodes them.
 
-mod choice;
+pub mod choice;
 mod device;
 mod engine;
 mod facts;
@@ -11,6 +11,7 @@ mod lowering;
 mod params;
 
 pub use choice::variants;
+pub use device::adapters;
 pub(crate) use device::{Device, Wanted};
 pub use engine::DispatchCount;
 pub(crate) use engine::Prepared;
