@@ -97,6 +97,24 @@ mod recorded {
         ensure(health.parameters[0].trials[0].learning_rate == 0.25, || health.to_string())
     }
 
+    /// A device lost while a change waits: an error, no panic, and the step does not count.
+    fn lost_with_waiting_change(_: &Context) -> Outcome {
+        let ctx = Context::gpu_backend(wgpu::Backends::PRIMARY)?;
+        let layer = Layer::new(&ctx, 1, 5, 7, 3)?;
+        let mut optimizer = optimizer(&ctx, single(Sgd::default(), &layer))?;
+        optimizer.step()?;
+        ctx.wgpu().ok_or("not a GPU context")?.0.destroy();
+        ctx.wait().err().ok_or("the loss went unnoticed")?;
+        for change in [0.25, 0.5] {
+            optimizer.set_learning_rate(0, &[change])?;
+            match optimizer.step() {
+                Err(Error::DeviceLost { .. }) => ensure(optimizer.steps() == 1, || "the failed step counts".into())?,
+                other => return Err(format!("{other:?}").into()),
+            }
+        }
+        Ok(())
+    }
+
     /// An encoder cannot hold a step of the CPU path. The types alone keep most hosts from trying.
     fn cpu_has_no_encoder(ctx: &Context) -> Outcome {
         let layer = Layer::new(ctx, 1, 3, 4, 1)?;
@@ -113,6 +131,7 @@ mod recorded {
         vec![
             case_gpu("optimizers::embed::forms_agree", forms_agree),
             case_gpu("optimizers::embed::pass_with_waiting_change", pass_with_waiting_change),
+            case_gpu("optimizers::embed::lost_with_waiting_change", lost_with_waiting_change),
             case_cpu("optimizers::embed::cpu_has_no_encoder", cpu_has_no_encoder),
         ]
     }
