@@ -45,10 +45,13 @@ fn rate_factor(row: u32, step: f32) -> f32 {
     if (block[row + SCHEDULE] == 1.0) { return 1.0 - (1.0 - last) * progress; }
     if (block[row + SCHEDULE] == 2.0) { return last + (1.0 - last) * 0.5 * (1.0 + cos(3.14159265 * progress)); }
     if (block[row + SCHEDULE] == 3.0) {
-        // Repeated products: exact where `pow` is not.
+        // By squaring: exact where `pow` is not.
         var factor = 1.0;
-        let drops = floor(t / max(block[row + STEP_PERIOD], 1.0));
-        for (var i = 0.0; i < min(drops, 1000.0); i += 1.0) { factor *= block[row + STEP_FACTOR]; }
+        var power = block[row + STEP_FACTOR];
+        for (var drops = u32(t / max(block[row + STEP_PERIOD], 1.0)); drops > 0u; drops >>= 1u) {
+            if ((drops & 1u) == 1u) { factor *= power; }
+            power *= power;
+        }
         return factor;
     }
     return 1.0;
@@ -62,11 +65,12 @@ fn advance(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
             let bad = block[row + FLAG] != 0.0;
             block[row + FLAG] = 0.0;
             block[row + GATE] = select(1.0, 0.0, bad);
+            // Also of a refused step: KFAC's clip takes the rate of the first layer, refused or not.
+            block[row + CURRENT_RATE] = block[row + LEARNING_RATE] * rate_factor(row, block[row + STEP]);
             if (bad) {
                 block[row + SKIPPED] += 1.0;
                 continue;
             }
-            block[row + CURRENT_RATE] = block[row + LEARNING_RATE] * rate_factor(row, block[row + STEP]);
             block[row + STEP] += 1.0;
             block[row + WEIGHT1] = block[row + BETA1] * block[row + WEIGHT1] + block[row + ONE_MINUS_BETA1];
             block[row + WEIGHT2] = block[row + BETA2] * block[row + WEIGHT2] + block[row + ONE_MINUS_BETA2];

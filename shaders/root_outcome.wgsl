@@ -1,8 +1,9 @@
-// ok = left_ok * right_ok; a failure multiplies the item's ridge by 10 (at most 1e8) and is counted, a success divides it by 10 (at least 1)
+// ok = left_ok * right_ok; a failure multiplies the item's ridge by 10 (at most 1e8) and is counted, a success divides it by 10 (at least 1); without statistics ok = 0
 // left_ok, right_ok, ok [1, 1], block [1, WIDTH] per item.
 // One invocation an item, strided over the grid.
 // Preconditions: none.
 // Source: google-research/precondition's retry with ten times the ridge, one retry a refresh.
+const STATISTICS_WEIGHT: u32 = 27u;
 const RIDGE: u32 = 29u;
 const FAILED_ROOTS: u32 = 30u;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
@@ -23,6 +24,10 @@ fn root_outcome(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workg
     for (var item = id.x; item < p.n.x; item += groups.x * 64u) {
         let good = left_ok[item_offset(0u, item)] * right_ok[item_offset(1u, item)] != 0.0;
         let row = item_offset(3u, item);
+        if (block[row + STATISTICS_WEIGHT] == 0.0) {
+            ok[item_offset(2u, item)] = 0.0;
+            continue;
+        }
         ok[item_offset(2u, item)] = select(0.0, 1.0, good);
         if (good) {
             block[row + RIDGE] = max(block[row + RIDGE] * 0.1, 1.0);

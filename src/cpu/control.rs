@@ -41,11 +41,12 @@ pub(super) fn advance(op: &Advance, memory: &mut Memory<'_>) {
                 let bad = row[at(FLAG)] != 0.0;
                 row[at(FLAG)] = 0.0;
                 row[at(GATE)] = if bad { 0.0 } else { 1.0 };
+                // Also of a refused step: KFAC's clip takes the rate of the first layer, refused or not.
+                row[at(CURRENT_RATE)] = row[at(LEARNING_RATE)] * rate_factor(row, row[at(STEP)]);
                 if bad {
                     row[at(SKIPPED)] += 1.0;
                     return;
                 }
-                row[at(CURRENT_RATE)] = row[at(LEARNING_RATE)] * rate_factor(row, row[at(STEP)]);
                 row[at(STEP)] += 1.0;
                 row[at(WEIGHT1)] = row[at(BETA1)] * row[at(WEIGHT1)] + row[at(ONE_MINUS_BETA1)];
                 row[at(WEIGHT2)] = row[at(BETA2)] * row[at(WEIGHT2)] + row[at(ONE_MINUS_BETA2)];

@@ -29,7 +29,7 @@ pub struct TrialHealth {
     pub failed_roots: u64,
     /// Current multiplier of the damping: 1, or more after failures (tenfold each, at most 1e8; a success takes a factor of ten back).
     pub ridge: f32,
-    /// Learning rate of the last step applied, schedule included.
+    /// Learning rate of the last step, schedule included.
     pub learning_rate: f32,
 }
 

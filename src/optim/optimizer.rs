@@ -100,15 +100,30 @@ impl Optimizer {
     /// [`Error::DeviceLost`](crate::Error::DeviceLost) or [`Error::Gpu`](crate::Error::Gpu); the step does not count then.
     pub fn step(&mut self) -> Result<()> {
         #[cfg(feature = "gpu")]
-        if self.groups.iter().any(|g| g.upload.is_some())
-            && let Some((device, queue)) = self.context.wgpu().map(|(d, q)| (d.clone(), q.clone()))
-        {
-            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("layerwise step") });
-            self.record(&mut encoder)?;
-            queue.submit([encoder.finish()]);
-            return Ok(());
+        if self.groups.iter().any(|g| g.upload.is_some()) {
+            return self.step_with_change();
         }
         self.with_work(|prepared, work| prepared.run(work))
+    }
+
+    /// A step whose encoder also holds the copy of changed learning rates.
+    #[cfg(feature = "gpu")]
+    fn step_with_change(&mut self) -> Result<()> {
+        let gpu = self.context.gpu_device("step")?.clone();
+        let (step, waiting) = (self.step, self.groups.iter().map(|g| g.upload.clone()).collect::<Vec<_>>());
+        gpu.notice();
+        let outcome = gpu.scoped("submit", || {
+            let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("layerwise step") });
+            self.record(&mut encoder)?;
+            gpu.queue.submit([encoder.finish()]);
+            Ok(())
+        });
+        if let Err(error) | Ok(Err(error)) = outcome {
+            self.step = step;
+            self.groups.iter_mut().zip(waiting).for_each(|(g, w)| g.upload = w);
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Records one step into the caller's encoder, in one compute pass (and one copy before it after [`set_learning_rate`](Self::set_learning_rate)).
@@ -142,30 +157,18 @@ impl Optimizer {
     /// [`Error::Gpu`](crate::Error::Gpu) where the staging memory can't be mapped; the change is kept for the next try.
     #[cfg(feature = "gpu")]
     pub fn flush(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        let Some((device, _)) = self.context.wgpu() else { return Ok(()) };
         if self.groups.iter().all(|g| g.upload.is_none()) {
             return Ok(());
         }
+        let gpu = self.context.gpu_device("flush")?.clone();
         let largest = self.groups.iter().map(|g| 4 * g.rates.words() as u64).max().unwrap_or(4);
-        let belt = self.belt.get_or_insert_with(|| wgpu::util::StagingBelt::new(device.clone(), (largest + 64).max(1024)));
-        let mut outcome = Ok(());
-        for group in &mut self.groups {
-            let (Some(values), Some((target, offset))) = (&group.upload, group.rates.gpu_buffer()) else { continue };
-            let bytes: &[u8] = bytemuck::cast_slice(values);
-            let Some(size) = wgpu::BufferSize::new(bytes.len() as u64) else { continue };
-            let slice = belt.allocate(size, wgpu::BufferSize::MIN);
-            match slice.get_mapped_range_mut() {
-                Ok(mut view) => view.copy_from_slice(bytes),
-                Err(error) => {
-                    outcome = Err(crate::Error::Gpu { during: "writing new learning rates", message: error.to_string() });
-                    break;
-                }
-            }
-            encoder.copy_buffer_to_buffer(slice.buffer(), slice.offset(), target, offset, size.get());
-            (group.upload, group.changed) = (None, true);
-        }
-        belt.finish_and_recall_on_submit(encoder);
-        outcome
+        let (belt, groups) = (&mut self.belt, &mut self.groups);
+        gpu.scoped("staging new learning rates", || {
+            let belt = belt.get_or_insert_with(|| wgpu::util::StagingBelt::new(gpu.device.clone(), (largest + 64).max(1024)));
+            let outcome = groups.iter_mut().try_for_each(|group| group.stage(belt, encoder));
+            belt.finish_and_recall_on_submit(encoder);
+            outcome
+        })?
     }
 
     /// Changes the base learning rates of group `group` (in order of addition) from the next step on: one value, or one a trial. No rebuild.
@@ -289,6 +292,21 @@ impl Optimizer {
 }
 
 impl GroupState {
+    /// Copies waiting learning rates through the staging belt.
+    #[cfg(feature = "gpu")]
+    fn stage(&mut self, belt: &mut wgpu::util::StagingBelt, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        let (Some(values), Some((target, offset))) = (&self.upload, self.rates.gpu_buffer()) else { return Ok(()) };
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        let Some(size) = wgpu::BufferSize::new(bytes.len() as u64) else { return Ok(()) };
+        let slice = belt.allocate(size, wgpu::BufferSize::MIN);
+        let mut view =
+            slice.get_mapped_range_mut().map_err(|e| crate::Error::Gpu { during: "staging new learning rates", message: e.to_string() })?;
+        view.copy_from_slice(bytes);
+        encoder.copy_buffer_to_buffer(slice.buffer(), slice.offset(), target, offset, size.get());
+        (self.upload, self.changed) = (None, true);
+        Ok(())
+    }
+
     fn report<'a>(&'a self, blocks: &'a [Vec<f32>]) -> impl Iterator<Item = ParameterHealth> + 'a {
         self.parameters.iter().map(move |(name, stack, layer)| {
             let items = layer * self.trials..(layer + 1) * self.trials;

@@ -53,7 +53,7 @@ columns! {
     KL_CLIP = 17,
     /// Device: steps applied to this item.
     STEP = 20,
-    /// Device: learning rate of the current step.
+    /// Device: learning rate of the current step, refused or not.
     CURRENT_RATE = 21,
     /// Device: 1 - beta1^t by its recurrence.
     WEIGHT1 = 22,

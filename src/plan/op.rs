@@ -258,7 +258,7 @@ pub struct Advance {
 
 /// The damping of both Kronecker factors: `out = (lambda_left, lambda_right)`.
 ///
-/// Plain: both are `damping`. Split ([MG15] section 6.3): `lambda_right = pi sqrt(damping)`, `lambda_left = sqrt(damping) / pi`, `pi^2 = (tr A / dim A) / (tr G / dim G)`.
+/// Plain: both are `damping`. Split (\[MG15\] section 6.3): `lambda_right = pi sqrt(damping)`, `lambda_left = sqrt(damping) / pi`, `pi^2 = (tr A / dim A) / (tr G / dim G)`.
 /// Both times the item's ridge multiplier, which failed factorizations raise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FactorDamping {

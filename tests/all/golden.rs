@@ -120,8 +120,8 @@ impl Mlp {
     }
 
     fn check(&self, step: usize, want: [&Mat; 2], tol: Tol) -> Outcome {
-        for i in 0..2 {
-            close(&self.weights[i].read()?, &want[i].data, tol).map_err(|e| format!("layer {}, step {}: {e}", i + 1, step + 1))?;
+        for (i, (weight, want)) in self.weights.iter().zip(want).enumerate() {
+            close(&weight.read()?, &want.data, tol).map_err(|e| format!("layer {}, step {}: {e}", i + 1, step + 1))?;
         }
         Ok(())
     }
