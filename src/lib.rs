@@ -2,6 +2,7 @@
 mod context;
 mod cpu;
 mod error;
+pub mod feature_learning;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod linalg;

@@ -152,12 +152,7 @@ impl Value {
             return Ok(self);
         }
         if h == 0 || !self.items.is_multiple_of(h) || self.repeated || self.item_stride != self.rows * self.row_stride {
-            return Err(Error::Shape {
-                op: "fold",
-                tensor: format!("%{}", self.id),
-                expected: format!("a multiple of {h} items, not repeated, with evenly spaced rows"),
-                found: self.shape().to_string(),
-            });
+            return Err(self.refuse("fold", &format!("a multiple of {h} items, not repeated, with evenly spaced rows")));
         }
         let items = self.items / h;
         Ok(Value { items, modulo: items, rows: h * self.rows, item_stride: h * self.item_stride, ..self })
@@ -172,15 +167,48 @@ impl Value {
             return Ok(self);
         }
         if h == 0 || !self.rows.is_multiple_of(h) || self.repeated || self.item_stride != self.rows * self.row_stride {
-            return Err(Error::Shape {
-                op: "unfold",
-                tensor: format!("%{}", self.id),
-                expected: format!("a multiple of {h} rows, items not repeated, with evenly spaced rows"),
-                found: self.shape().to_string(),
-            });
+            return Err(self.refuse("unfold", &format!("a multiple of {h} rows, items not repeated, with evenly spaced rows")));
         }
         let items = self.items * h;
         Ok(Value { items, modulo: items, rows: self.rows / h, item_stride: self.item_stride / h, ..self })
+    }
+
+    /// A one-row value read as `rows` equal rows. To read only.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the items have more than one row or `rows` is 0.
+    pub fn broadcast_row(self, rows: usize) -> Result<Self> {
+        if self.rows != 1 || rows == 0 {
+            return Err(self.refuse("broadcast_row", "one row, read at least once"));
+        }
+        Ok(Value { rows, row_stride: 0, ..self })
+    }
+
+    /// The columns of the only item as items: `[1, n, q]` becomes `[q, n, 1]`. No data moves.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where there is more than one item.
+    pub fn columns_as_items(self) -> Result<Self> {
+        if self.items != 1 || self.repeated {
+            return Err(self.refuse("columns_as_items", "one item, not repeated"));
+        }
+        Ok(Value { items: self.cols, modulo: self.cols, item_stride: self.col_stride, cols: 1, col_stride: 1, ..self })
+    }
+
+    /// The diagonal of the only item as items: `[1, n, n]` becomes `[n, 1, 1]`. No data moves.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where there is more than one item or it is not square.
+    pub fn diagonal_as_items(self) -> Result<Self> {
+        if self.items != 1 || self.repeated || self.rows != self.cols {
+            return Err(self.refuse("diagonal_as_items", "one square item, not repeated"));
+        }
+        let item_stride = self.row_stride + self.col_stride;
+        Ok(Value { items: self.rows, modulo: self.rows, item_stride, rows: 1, row_stride: 1, cols: 1, col_stride: 1, ..self })
+    }
+
+    fn refuse(&self, op: &'static str, expected: &str) -> Error {
+        Error::Shape { op, tensor: format!("%{}", self.id), expected: expected.into(), found: self.shape().to_string() }
     }
 
     /// Index of the first element of the item that logical item `b` reads.
