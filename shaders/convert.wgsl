@@ -19,15 +19,15 @@ fn convert(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
     let area = p.views[1].rows * p.views[1].cols;
     let pairs = (area + 1u) / 2u;
     for (var i = id.x; i < p.n.x * pairs; i += groups.x * 256u) {
-        let from = item_offset(0u, i / pairs);
+        let first = item_offset(0u, i / pairs);
         let to = item_offset(1u, i / pairs);
         let e = 2u * (i % pairs);
         if (p.n.y == 1u) {
-            var pair = vec2<f32>(bitcast<f32>(x[from + e]), 0.0);
-            if (e + 1u < area) { pair.y = bitcast<f32>(x[from + e + 1u]); }
+            var pair = vec2<f32>(bitcast<f32>(x[first + e]), 0.0);
+            if (e + 1u < area) { pair.y = bitcast<f32>(x[first + e + 1u]); }
             out[(to + e) / 2u] = pack2x16float(pair);
         } else {
-            let pair = unpack2x16float(x[(from + e) / 2u]);
+            let pair = unpack2x16float(x[(first + e) / 2u]);
             out[to + e] = bitcast<u32>(pair.x);
             if (e + 1u < area) { out[to + e + 1u] = bitcast<u32>(pair.y); }
         }

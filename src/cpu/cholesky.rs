@@ -21,14 +21,20 @@ pub(super) fn cholesky(op: &Cholesky, memory: &mut Memory<'_>) {
         let words = a.item(i);
         let at = |r: usize, c: usize| r * v.row_stride + c * v.col_stride;
         for r in 0..n {
-            for c in 0..n {
-                item[at(r, c)] = if c <= r { words[r * op.a.row_stride + c * op.a.col_stride] } else { 0.0 };
+            for c in 0..r + 1 {
+                item[at(r, c)] = words[r * op.a.row_stride + c * op.a.col_stride];
             }
             item[at(r, r)] += damping;
         }
         let mut scratch = MemBuffer::new(cholesky_in_place_scratch::<f32>(n, Par::Seq, Spec::default()));
         let result =
             cholesky_in_place(mat_mut(item, &v), LltRegularization::default(), Par::Seq, MemStack::new(&mut scratch), Spec::default());
+        // faer's column-major kernels leave their own numbers above the diagonal.
+        for r in 0..n {
+            for c in r + 1..n {
+                item[at(r, c)] = 0.0;
+            }
+        }
         let finite = (0..n).all(|r| item[at(r, r)].is_finite() && item[at(r, r)] > 0.0);
         ok[0] = if result.is_ok() && finite { 1.0 } else { 0.0 };
     };

@@ -25,8 +25,10 @@ impl Coefficient for Coef {
 pub(super) fn axpby(op: &Axpby, memory: &mut Memory<'_>) {
     let in_place = op.y == Some(op.out);
     let mut out = memory.take(op.out);
-    let x = op.x.map(|x| memory.input(x));
-    let y = op.y.filter(|_| !in_place).map(|y| memory.input(y));
+    // What a constant zero multiplies is not read: NaN there does no harm.
+    let x = op.x.filter(|_| !op.alpha.is_zero()).map(|x| memory.input(x));
+    let reads_y = !op.beta.is_zero();
+    let y = op.y.filter(|_| !in_place && reads_y).map(|y| memory.input(y));
     let (block, gate) = (op.block.map(|v| memory.input(v)), op.gate.map(|v| memory.input(v)));
     let v = op.out;
     out.for_each(4 * v.rows * v.cols, |i, item| {
@@ -39,7 +41,7 @@ pub(super) fn axpby(op: &Axpby, memory: &mut Memory<'_>) {
             for c in 0..v.cols {
                 let at = r * v.row_stride + c * v.col_stride;
                 let mut sum = x_item.map_or(0.0, |(x, view)| alpha * x[r * view.row_stride + c * view.col_stride]);
-                if in_place {
+                if in_place && reads_y {
                     sum += beta * item[at];
                 } else if let Some((y, view)) = y_item {
                     sum += beta * y[r * view.row_stride + c * view.col_stride];

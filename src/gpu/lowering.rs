@@ -87,11 +87,12 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
         }
         Op::Axpby(op) => {
             let in_place = op.y == Some(op.out);
-            let y = op.y.filter(|_| !in_place);
-            let n = flags(&[(op.x.is_some(), 1), (y.is_some(), 2), (in_place, 4), (op.gate.is_some(), 8)]);
+            let reads_y = !op.beta.is_zero();
+            let (x, y) = (op.x.filter(|_| !op.alpha.is_zero()), op.y.filter(|_| !in_place && reads_y));
+            let n = flags(&[(x.is_some(), 1), (y.is_some(), 2), (in_place && reads_y, 4), (op.gate.is_some(), 8)]);
             let units = batch * op.out.rows * op.out.cols;
             let coefficients = [op.alpha, op.beta, op.gamma];
-            b.flat(&AXPBY, 256, units, &[op.x, y, Some(op.out), op.block, op.gate], &coefficients, [n, 0, 0]);
+            b.flat(&AXPBY, 256, units, &[x, y, Some(op.out), op.block, op.gate], &coefficients, [n, 0, 0]);
         }
         Op::Convert(op) => {
             let to_half = usize::from(op.out.element == ElementType::F16);

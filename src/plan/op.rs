@@ -63,7 +63,7 @@ impl KronFactor {
 
 /// `out = alpha x + beta y + gamma I`, element by element. Copies, scales, transposes (by views), adds to a diagonal.
 ///
-/// In-place form: `y == Some(out)`. A closed `gate` keeps the item as it is.
+/// An operand with a constant zero factor is not read. In-place form: `y == Some(out)`. A closed `gate` keeps the item as it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Axpby {
     /// First operand, same shape as `out`.
