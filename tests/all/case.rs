@@ -61,11 +61,6 @@ pub(crate) fn case_kernel<E: Into<Failed>>(
     build(name, ALL, run)
 }
 
-/// Runs on the CPU path alone.
-pub(crate) fn case_cpu<E: Into<Failed>>(name: impl Into<String>, run: impl Fn(&Context) -> Result<(), E> + Send + Sync + 'static) -> Case {
-    build(name, &[Device::Cpu], run)
-}
-
 /// Runs on the GPU alone; absent without feature `gpu`.
 pub(crate) fn case_gpu<E: Into<Failed>>(name: impl Into<String>, run: impl Fn(&Context) -> Result<(), E> + Send + Sync + 'static) -> Case {
     build(name, GPU, run)
@@ -98,7 +93,10 @@ impl Device {
             Device::Gpu => Trial::test(format!("{name}::gpu"), move || run(gpu::shared()?)).with_ignored_flag(gpu::off()),
             Device::Gl => {
                 let run = move || match gpu::shared_gl() {
-                    Ok(context) => run(context).map(|()| libtest_mimic::Completion::Completed),
+                    Ok(context) => {
+                        let _turn = gpu::gl_turn();
+                        run(context).map(|()| libtest_mimic::Completion::Completed)
+                    }
                     Err(reason) if gpu::gl_demanded() => Err(reason.into()),
                     Err(reason) => Ok(libtest_mimic::Completion::ignored_with(reason)),
                 };
@@ -112,7 +110,7 @@ impl Device {
 pub(crate) mod gpu {
     //! The shared GPU contexts.
 
-    use std::sync::OnceLock;
+    use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
     use layerwise::{Context, wgpu};
 
@@ -146,5 +144,11 @@ pub(crate) mod gpu {
     pub(super) fn shared_gl() -> Result<&'static Context, String> {
         static GL: OnceLock<Result<Context, String>> = OnceLock::new();
         GL.get_or_init(|| Context::gpu_backend(wgpu::Backends::GL).map_err(|error| error.to_string())).as_ref().map_err(Clone::clone)
+    }
+
+    /// A GL adapter is one context: wgpu gives up where a thread waits for another's long submission.
+    pub(super) fn gl_turn() -> MutexGuard<'static, ()> {
+        static TURN: Mutex<()> = Mutex::new(());
+        TURN.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

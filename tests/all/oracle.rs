@@ -57,7 +57,14 @@ impl Mat {
 }
 
 pub(crate) fn matmul(a: &Mat, b: &Mat) -> Mat {
-    Mat::from_fn(a.rows, b.cols, |r, c| (0..a.cols).map(|k| a[(r, k)] * b[(k, c)]).sum())
+    let mut product = Mat::zeros(a.rows, b.cols);
+    for r in 0..a.rows {
+        for k in 0..a.cols {
+            let row = b.data[k * b.cols..][..b.cols].iter();
+            product.data[r * b.cols..][..b.cols].iter_mut().zip(row).for_each(|(sum, b)| *sum += a[(r, k)] * b);
+        }
+    }
+    product
 }
 
 /// `x^T x / n`, with a trailing column of ones if asked for.

@@ -1,5 +1,61 @@
-//! Kernels.
-use crate::case::Case;
+//! The kernel test table: every operation and variant, over shapes that hurt, against f64 oracles, on the CPU path, the GPU and the GL adapter.
+
+mod control;
+mod elementwise;
+mod factor;
+mod gemm;
+mod random;
+mod reduce;
+mod stage;
+mod update;
+
+use std::collections::BTreeSet;
+
+use layerwise::Context;
+use layerwise::plan::Op;
+
+use crate::case::{Case, Outcome, case_host, case_kernel};
+
+/// One row: operation, variant, test.
+type Row = (&'static str, &'static str, fn(&Context) -> Outcome);
+
+/// Shapes of one matrix: single elements, vectors, primes, a tile and its neighbours, tall, wide, larger than a workgroup's reach.
+const SHAPES: [(usize, usize); 14] = [
+    (1, 1),
+    (1, 67),
+    (67, 1),
+    (2, 3),
+    (31, 67),
+    (67, 127),
+    (63, 64),
+    (64, 64),
+    (65, 64),
+    (64, 65),
+    (300, 3),
+    (3, 300),
+    (127, 300),
+    (257, 5),
+];
+
+/// The batch of the i-th shape.
+fn batch(i: usize) -> usize {
+    [1, 3, 7][i % 3]
+}
+
+fn rows() -> Vec<Row> {
+    [gemm::ROWS, factor::ROWS, elementwise::ROWS, reduce::ROWS, random::ROWS, control::ROWS, update::ROWS].concat()
+}
+
+fn every_operation_has_a_row() -> Outcome {
+    let named: BTreeSet<&str> = rows().iter().map(|row| row.0).collect();
+    let wanted: BTreeSet<&str> = Op::NAMES.iter().copied().collect();
+    if named == wanted {
+        return Ok(());
+    }
+    Err(format!("rows differ from `Op::NAMES`: {:?}", named.symmetric_difference(&wanted)).into())
+}
+
 pub(crate) fn cases() -> Vec<Case> {
-    vec![]
+    let table = rows().into_iter().map(|(op, variant, test)| case_kernel(format!("kernels::{op}::{variant}"), test));
+    table.chain([case_host("kernels::every_operation_has_a_row", every_operation_has_a_row)]).collect()
 }

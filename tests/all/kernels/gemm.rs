@@ -1,0 +1,307 @@
+//! `gemm` and `kron_factor`.
+
+use layerwise::plan::{Gemm, KronFactor};
+use layerwise::{Coef, Context};
+
+use super::stage::{Layout, Stage, about};
+use super::{Row, SHAPES, batch};
+use crate::case::Outcome;
+use crate::compare::Tol;
+use crate::oracle::{Mat, gram, matmul};
+
+pub(super) const ROWS: &[Row] = &[
+    ("gemm", "plain", plain),
+    ("gemm", "views", views),
+    ("gemm", "repeats", repeats),
+    ("gemm", "half", half),
+    ("gemm", "epilogue", epilogue),
+    ("gemm", "block_coefficients", block_coefficients),
+    ("gemm", "many_items", many_items),
+    ("gemm", "item_alone_equals_item_in_batch", alone),
+    ("gemm", "ignores_d_at_beta_zero", ignores_d),
+    ("kron_factor", "fresh", fresh),
+    ("kron_factor", "running_average", running_average),
+    ("kron_factor", "views", factor_views),
+    ("kron_factor", "gate", gate),
+    ("kron_factor", "many_items", many_factors),
+];
+
+/// (m, k, n)
+const PRODUCTS: [(usize, usize, usize); 15] = [
+    (1, 1, 1),
+    (1, 7, 31),
+    (31, 1, 1),
+    (1, 300, 1),
+    (31, 67, 127),
+    (63, 64, 65),
+    (64, 64, 64),
+    (65, 63, 64),
+    (127, 31, 67),
+    (300, 5, 3),
+    (3, 5, 300),
+    (2, 1000, 3),
+    (130, 300, 70),
+    (16, 16, 16),
+    (17, 15, 4),
+];
+
+struct Terms {
+    alpha: f64,
+    beta: f64,
+    gamma: f64,
+}
+
+/// `alpha a b + beta d + gamma I` with the sum of its absolute terms.
+fn expected(a: &Mat, b: &Mat, d: Option<&Mat>, t: &Terms) -> (Mat, Mat) {
+    let zero = Mat::zeros(a.rows, b.cols);
+    let (d, eye) = (d.unwrap_or(&zero), Mat::from_fn(a.rows, b.cols, |r, c| f64::from(u8::from(r == c))));
+    let want = matmul(a, b).map(|x| t.alpha * x).plus(t.beta, d).plus(t.gamma, &eye);
+    let product = matmul(&a.map(f64::abs), &b.map(f64::abs)).map(|x| t.alpha.abs() * x);
+    (want, product.plus(t.beta.abs(), &d.map(f64::abs)).plus(t.gamma.abs(), &eye))
+}
+
+fn product(context: &Context, seed: usize, batch: usize, (m, k, n): (usize, usize, usize), layouts: [Layout; 3]) -> Outcome {
+    let mut s = Stage::new(context, seed);
+    let a = s.operand("a", [batch, m, k], layouts[0])?;
+    let b = s.operand("b", [batch, k, n], layouts[1])?;
+    let out = s.output("out", [batch, m, n], layouts[2])?;
+    s.recorder.record(Gemm::new(a.view, b.view, out.view))?;
+    let terms = Terms { alpha: 1.0, beta: 0.0, gamma: 0.0 };
+    let (want, size): (Vec<_>, Vec<_>) = a.items.iter().zip(&b.items).map(|(a, b)| expected(a, b, None, &terms)).unzip();
+    about(s.run(1)?.expect_within(&out, &want, &size, Tol::gemm(k)), (batch, m, k, n, layouts))
+}
+
+fn plain(context: &Context) -> Outcome {
+    (0..PRODUCTS.len()).try_for_each(|i| product(context, i, batch(i), PRODUCTS[i], [Layout::Dense; 3]))
+}
+
+fn views(context: &Context) -> Outcome {
+    use Layout::{Dense, Inside, InsideTransposed, Transposed};
+    let layouts = [Transposed, Inside, InsideTransposed, Dense];
+    for (i, &shape) in [(1, 1, 1), (5, 3, 7), (31, 67, 127), (65, 64, 63), (64, 17, 130)].iter().enumerate() {
+        for a in layouts {
+            for b in layouts {
+                product(context, i, 3, shape, [a, b, layouts[(i + 1) % 4]])?;
+            }
+            product(context, i, 2, shape, [Dense, Dense, a])?;
+        }
+    }
+    Ok(())
+}
+
+fn repeats(context: &Context) -> Outcome {
+    use Layout::{Dense, InsideTransposed, Repeat};
+    for (i, &shape) in [(1, 1, 1), (7, 5, 3), (33, 65, 31)].iter().enumerate() {
+        // Six items: two data items of three trials, three trial items, one for all.
+        for layouts in [[Repeat(3, 2), Dense], [Dense, Repeat(1, 3)], [Repeat(1, 1), Repeat(3, 2)], [Repeat(2, 3), InsideTransposed]] {
+            product(context, i, 6, shape, [layouts[0], layouts[1], Dense])?;
+        }
+    }
+    Ok(())
+}
+
+/// f16 operands in f32 arithmetic: no looser than f32 ones.
+fn half(context: &Context) -> Outcome {
+    use Layout::{Dense, Half, HalfTransposed, Inside};
+    for (i, &shape) in PRODUCTS.iter().enumerate() {
+        product(context, i, batch(i), shape, [Half, Half, Dense])?;
+    }
+    for layouts in [[Half, Dense], [Dense, Half], [HalfTransposed, Half], [Half, HalfTransposed], [HalfTransposed, Inside]] {
+        product(context, 3, 3, (31, 35, 67), [layouts[0], layouts[1], Dense])?;
+    }
+    Ok(())
+}
+
+fn epilogue(context: &Context) -> Outcome {
+    for (i, &(m, k, n)) in PRODUCTS.iter().enumerate() {
+        for (in_place, layout) in [(false, Layout::Dense), (false, Layout::InsideTransposed), (true, Layout::Dense), (true, Layout::Inside)]
+        {
+            let terms = Terms { alpha: -0.5, beta: 1.75, gamma: [0.0, 3.0][i % 2] };
+            let mut s = Stage::new(context, i);
+            let a = s.operand("a", [3, m, k], Layout::Dense)?;
+            let b = s.operand("b", [3, k, n], Layout::Dense)?;
+            let d = s.operand("d", [3, m, n], layout)?;
+            let out = if in_place { s.updated("out", &d.items, layout)? } else { s.output("out", [3, m, n], layout)? };
+            s.recorder.record(Gemm {
+                d: Some(if in_place { out.view } else { d.view }),
+                alpha: Coef::Const(-0.5),
+                beta: Coef::Const(1.75),
+                gamma: Coef::Const([0.0, 3.0][i % 2]),
+                ..Gemm::new(a.view, b.view, out.view)
+            })?;
+            let items = (0..3).map(|i| expected(&a.items[i], &b.items[i], Some(&d.items[i]), &terms));
+            let (want, size): (Vec<_>, Vec<_>) = items.unzip();
+            about(s.run(1)?.expect_within(&out, &want, &size, Tol::gemm(k)), (m, k, n, in_place, layout))?;
+        }
+    }
+    Ok(())
+}
+
+fn block_coefficients(context: &Context) -> Outcome {
+    for layout in [Layout::Dense, Layout::Repeat(1, 2), Layout::Repeat(2, 2), Layout::Inside] {
+        let mut s = Stage::new(context, 1);
+        let a = s.operand("a", [4, 9, 33], Layout::Dense)?;
+        let b = s.operand("b", [4, 33, 17], Layout::Dense)?;
+        let d = s.operand("d", [4, 9, 17], Layout::Repeat(1, 1))?;
+        let block = s.operand("block", [4, 1, 7], layout)?;
+        let out = s.output("out", [4, 9, 17], Layout::Dense)?;
+        s.recorder.record(Gemm {
+            d: Some(d.view),
+            alpha: Coef::column(5),
+            beta: Coef::Column { column: 0, scale: -2.0 },
+            gamma: Coef::Column { column: 3, scale: 0.5 },
+            block: Some(block.view),
+            ..Gemm::new(a.view, b.view, out.view)
+        })?;
+        let items = (0..4).map(|i| {
+            let row = &block.items[i].data;
+            expected(&a.items[i], &b.items[i], Some(&d.items[i]), &Terms { alpha: row[5], beta: -2.0 * row[0], gamma: 0.5 * row[3] })
+        });
+        let (want, size): (Vec<_>, Vec<_>) = items.unzip();
+        about(s.run(1)?.expect_within(&out, &want, &size, Tol::gemm(33)), layout)?;
+    }
+    Ok(())
+}
+
+/// More items than one grid dimension holds.
+fn many_items(context: &Context) -> Outcome {
+    product(context, 1, 70_000, (2, 3, 2), [Layout::Dense; 3])?;
+    product(context, 2, 140_000, (1, 1, 3), [Layout::Repeat(70_000, 2), Layout::Dense, Layout::Dense])
+}
+
+/// The bits of an item do not depend on how many others there are.
+fn alone(context: &Context) -> Outcome {
+    for (m, k, n) in [(5, 7, 3), (65, 130, 64), (1, 700, 40)] {
+        let items = |count: usize| -> Result<Vec<f32>, libtest_mimic::Failed> {
+            let mut s = Stage::new(context, 5);
+            let a = s.operand("a", [6, m, k], Layout::Dense)?;
+            let b = s.operand("b", [1, k, n], Layout::Dense)?;
+            let out = s.output("out", [count, m, n], Layout::Dense)?;
+            s.recorder.record(Gemm::new(a.view.item_range(0..count)?, b.view.repeat(1, 1)?, out.view))?;
+            s.run(1)?.items(&out)
+        };
+        let (one, six) = (items(1)?, items(6)?);
+        if one.iter().zip(&six).any(|(a, b)| a.to_bits() != b.to_bits()) {
+            return Err(format!("{m} x {k} x {n}: item 0 differs between a batch of 1 and of 6").into());
+        }
+    }
+    Ok(())
+}
+
+fn ignores_d(context: &Context) -> Outcome {
+    let mut s = Stage::new(context, 1);
+    let a = s.operand("a", [2, 5, 6], Layout::Dense)?;
+    let b = s.operand("b", [2, 6, 7], Layout::Dense)?;
+    let poison = s.given("d", 2, &vec![Mat::from_fn(5, 7, |_, _| f64::NAN); 2], Layout::Dense)?;
+    let out = s.output("out", [2, 5, 7], Layout::Dense)?;
+    s.recorder.record(Gemm { d: Some(poison.view), beta: Coef::Const(0.0), ..Gemm::new(a.view, b.view, out.view) })?;
+    let terms = Terms { alpha: 1.0, beta: 0.0, gamma: 0.0 };
+    let (want, size): (Vec<_>, Vec<_>) = a.items.iter().zip(&b.items).map(|(a, b)| expected(a, b, None, &terms)).unzip();
+    s.run(1)?.expect_within(&out, &want, &size, Tol::gemm(6))
+}
+
+/// `decay old + (1 - decay) scale x^T x / n` with the sum of its absolute terms.
+fn average(old: Option<&Mat>, x: &Mat, ones: bool, decay: f64, scale: f64) -> (Mat, Mat) {
+    let part = |x: &Mat, old: Option<&Mat>| {
+        let new = gram(x, ones).map(|s| (1.0 - decay) * scale * s);
+        old.map_or(new.clone(), |old| new.plus(decay, old))
+    };
+    (part(x, old), part(&x.map(f64::abs), old.map(|m| m.map(f64::abs)).as_ref()))
+}
+
+fn symmetric(items: &[f32], q: usize) -> Outcome {
+    for item in items.chunks(q * q) {
+        if (0..q * q).any(|i| item[i].to_bits() != item[i % q * q + i / q].to_bits()) {
+            return Err("the result is not symmetric in every bit".into());
+        }
+    }
+    Ok(())
+}
+
+fn fresh(context: &Context) -> Outcome {
+    for (i, &(n, q)) in SHAPES.iter().enumerate() {
+        for ones in [false, true] {
+            let mut s = Stage::new(context, i);
+            let x = s.operand("x", [batch(i), n, q], Layout::Dense)?;
+            let side = q + usize::from(ones);
+            let out = s.output("out", [batch(i), side, side], Layout::Dense)?;
+            s.recorder.record(KronFactor { ones, scale: 2.5, ..KronFactor::new(x.view, out.view) })?;
+            let (want, size): (Vec<_>, Vec<_>) = x.items.iter().map(|x| average(None, x, ones, 0.0, 2.5)).unzip();
+            let done = s.run(1)?;
+            about(done.expect_within(&out, &want, &size, Tol::gemm(n)), (n, q, ones))?;
+            about(symmetric(&done.items(&out)?, side), (n, q, ones))?;
+        }
+    }
+    Ok(())
+}
+
+fn running_average(context: &Context) -> Outcome {
+    for (n, q, ones) in [(1, 1, false), (40, 65, false), (33, 31, true), (7, 64, true)] {
+        for column in [false, true] {
+            let mut s = Stage::new(context, n);
+            let x = s.operand("x", [3, n, q], Layout::Dense)?;
+            let side = q + usize::from(ones);
+            let old: Vec<Mat> = vec![gram(&crate::oracle::random(9, 2 * side, side), false); 3];
+            let out = s.updated("out", &old, Layout::Dense)?;
+            let block = s.operand("block", [3, 1, 4], Layout::Dense)?;
+            let (decay, block_view) = if column { (Coef::column(2), Some(block.view)) } else { (Coef::Const(0.9), None) };
+            s.recorder.record(KronFactor { ones, decay, block: block_view, ..KronFactor::new(x.view, out.view) })?;
+            let decays = |i: usize| if column { block.items[i].data[2] } else { f64::from(0.9f32) };
+            let items = (0..3).map(|i| {
+                let once = average(Some(&out.items[i]), &x.items[i], ones, decays(i), 1.0);
+                let twice = average(Some(&once.0), &x.items[i], ones, decays(i), 1.0);
+                (twice.0, once.1.plus(1.0, &twice.1))
+            });
+            let (want, size): (Vec<_>, Vec<_>) = items.unzip();
+            let done = s.run(2)?;
+            about(done.expect_within(&out, &want, &size, Tol::gemm(n)), (n, q, ones, column))?;
+            about(symmetric(&done.items(&out)?, side), (n, q, ones, column))?;
+        }
+    }
+    Ok(())
+}
+
+fn factor_views(context: &Context) -> Outcome {
+    use Layout::{Dense, Inside, InsideTransposed, Repeat, Transposed};
+    for (x_layout, out_layout) in [(Transposed, Dense), (Inside, Inside), (InsideTransposed, Transposed), (Repeat(2, 3), InsideTransposed)]
+    {
+        for (n, q, ones) in [(65, 3, false), (5, 67, true), (20, 64, false)] {
+            let mut s = Stage::new(context, n);
+            let x = s.operand("x", [6, n, q], x_layout)?;
+            let side = q + usize::from(ones);
+            let out = s.output("out", [6, side, side], out_layout)?;
+            s.recorder.record(KronFactor { ones, ..KronFactor::new(x.view, out.view) })?;
+            let (want, size): (Vec<_>, Vec<_>) = x.items.iter().map(|x| average(None, x, ones, 0.0, 1.0)).unzip();
+            about(s.run(1)?.expect_within(&out, &want, &size, Tol::gemm(n)), (n, q, ones, x_layout, out_layout))?;
+        }
+    }
+    Ok(())
+}
+
+fn gate(context: &Context) -> Outcome {
+    for decay in [0.0, 0.5] {
+        let mut s = Stage::new(context, 4);
+        let x = s.operand("x", [4, 6, 5], Layout::Dense)?;
+        let old = vec![Mat::identity(5); 4];
+        let out = s.updated("out", &old, Layout::Dense)?;
+        let open = [1.0, 0.0, 0.0, 1.0];
+        let gate = s.scalars("gate", &open)?;
+        s.recorder.record(KronFactor { decay: Coef::Const(decay), gate: Some(gate.view), ..KronFactor::new(x.view, out.view) })?;
+        let kept = |i: usize| open[i] == 0.0;
+        let items = (0..4).map(|i| {
+            if kept(i) { (old[i].clone(), old[i].clone()) } else { average(Some(&old[i]), &x.items[i], false, f64::from(decay), 1.0) }
+        });
+        let (want, size): (Vec<_>, Vec<_>) = items.unzip();
+        about(s.run(1)?.expect_within(&out, &want, &size, Tol::gemm(6)), decay)?;
+    }
+    Ok(())
+}
+
+fn many_factors(context: &Context) -> Outcome {
+    let mut s = Stage::new(context, 2);
+    let x = s.operand("x", [70_000, 3, 2], Layout::Dense)?;
+    let out = s.output("out", [70_000, 2, 2], Layout::Dense)?;
+    s.recorder.record(KronFactor::new(x.view, out.view))?;
+    let (want, size): (Vec<_>, Vec<_>) = x.items.iter().map(|x| average(None, x, false, 0.0, 1.0)).unzip();
+    s.run(1)?.expect_within(&out, &want, &size, Tol::gemm(3))
+}

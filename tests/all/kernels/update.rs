@@ -1,0 +1,203 @@
+//! `sgd_update`, `adam_update`: the fused tails, several steps against PyTorch's equations in f64.
+
+use layerwise::Context;
+use layerwise::plan::block;
+use layerwise::plan::{AdamUpdate, Advance, Clock, SgdUpdate};
+
+use super::control::row;
+use super::stage::{Layout, Stage, about};
+use super::{Row, SHAPES, batch};
+use crate::case::Outcome;
+use crate::compare::Tol;
+use crate::oracle::{Mat, random};
+
+pub(super) const ROWS: &[Row] = &[
+    ("sgd_update", "plain", |context| sgd_forms(context, Form { momentum: false, nesterov: false, scaled: false })),
+    ("sgd_update", "momentum", |context| sgd_forms(context, Form { momentum: true, nesterov: false, scaled: false })),
+    ("sgd_update", "nesterov", |context| sgd_forms(context, Form { momentum: true, nesterov: true, scaled: false })),
+    ("sgd_update", "scaled", |context| sgd_forms(context, Form { momentum: true, nesterov: false, scaled: true })),
+    ("sgd_update", "views", sgd_views),
+    ("sgd_update", "gate", sgd_gate),
+    ("sgd_update", "zero_scale_refuses", zero_scale),
+    ("adam_update", "coupled", |context| adam_forms(context, false)),
+    ("adam_update", "decoupled", |context| adam_forms(context, true)),
+    ("adam_update", "views", |context| {
+        adam(context, 6, (7, 67), [Layout::InsideTransposed, Layout::Inside, Layout::Transposed], true, &[])
+    }),
+    ("adam_update", "gate", |context| adam(context, 4, (5, 31), [Layout::Dense; 3], false, &[1, 2])),
+];
+
+const STEPS: usize = 4;
+
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    momentum: bool,
+    nesterov: bool,
+    scaled: bool,
+}
+
+fn stored(x: f32) -> f64 {
+    f64::from(x)
+}
+
+/// Hyper-parameters that differ from item to item; items in `refused` have their gradient refused at the first step.
+fn rows(items: usize, refused: &[usize]) -> Vec<Mat> {
+    let item = |i: usize| {
+        let (beta1, beta2) = ([stored(0.9), 0.0][i % 2], stored(0.99));
+        row(&[
+            (block::LEARNING_RATE, 0.0625 * (1 + i % 3) as f64),
+            (block::SCHEDULE, 0.0),
+            (block::WARMUP_STEPS, 0.0),
+            (block::BETA1, beta1),
+            (block::ONE_MINUS_BETA1, 1.0 - beta1),
+            (block::BETA2, beta2),
+            (block::ONE_MINUS_BETA2, 1.0 - beta2),
+            (block::EPSILON, stored(1e-6)),
+            (block::WEIGHT_DECAY, [0.0, 0.125][i % 2]),
+            (block::MOMENTUM, [0.875, 0.5, 0.0][i % 3]),
+            (block::DAMPENING, [0.0, 0.25][i / 2 % 2]),
+            (block::STEP, 0.0),
+            (block::WEIGHT1, 0.0),
+            (block::WEIGHT2, 0.0),
+            (block::FLAG, f64::from(u8::from(refused.contains(&i)))),
+            (block::SKIPPED, 0.0),
+        ])
+    };
+    (0..items).map(item).collect()
+}
+
+/// The steps that an item takes.
+fn taken(item: usize, refused: &[usize]) -> usize {
+    STEPS - usize::from(refused.contains(&item))
+}
+
+fn sgd(context: &Context, items: usize, (m, n): (usize, usize), form: Form, layouts: [Layout; 3], refused: &[usize]) -> Outcome {
+    let mut s = Stage::new(context, n);
+    let weights: Vec<Mat> = (0..items).map(|i| random(90 + i as u64, m, n)).collect();
+    let w = s.updated("w", &weights, layouts[0])?;
+    let g = s.operand("g", [items, m, n], layouts[1])?;
+    // The first step must not read it.
+    let buffer = s.updated("m", &vec![Mat::from_fn(m, n, |_, _| f64::NAN); items], layouts[2])?;
+    let scales: Vec<f64> = (0..items).map(|i| 0.25 * (1 + i % 4) as f64).collect();
+    let g_scale = s.scalars("g_scale", &scales)?;
+    let block = s.updated("block", &rows(items, refused), Layout::Dense)?;
+    s.recorder.record(Advance { block: block.view, clock: Clock::Step })?;
+    s.recorder.record(SgdUpdate {
+        w: w.view,
+        g: g.view,
+        m: form.momentum.then_some(buffer.view),
+        g_scale: form.scaled.then_some(g_scale.view),
+        nesterov: form.nesterov,
+        block: block.view,
+    })?;
+    let want: Vec<(Mat, Mat)> = (0..items)
+        .map(|i| {
+            let get = |column: u32| block.items[i].data[column as usize];
+            let (rate, momentum) = (get(block::LEARNING_RATE), get(block::MOMENTUM));
+            let (mut w, mut b) = (w.items[i].clone(), Mat::zeros(m, n));
+            for t in 0..taken(i, refused) {
+                let g = g.items[i].map(|g| if form.scaled { scales[i] * g } else { g }).plus(get(block::WEIGHT_DECAY), &w);
+                b = if t == 0 { g.clone() } else { b.map(|b| momentum * b).plus(1.0 - get(block::DAMPENING), &g) };
+                let direction = match (form.momentum, form.nesterov) {
+                    (false, _) => g,
+                    (true, false) => b.clone(),
+                    (true, true) => g.plus(momentum, &b),
+                };
+                w = w.plus(-rate, &direction);
+            }
+            (w, b)
+        })
+        .collect();
+    let done = s.run(STEPS)?;
+    let (weights, buffers): (Vec<_>, Vec<_>) = want.into_iter().unzip();
+    let tol = Tol::roundings(12 * STEPS);
+    about(done.expect_to_largest(&w, &weights, tol), (items, m, n, form, layouts, "w"))?;
+    if form.momentum {
+        about(done.expect_to_largest(&buffer, &buffers, tol), (items, m, n, form, layouts, "m"))?;
+    }
+    Ok(())
+}
+
+fn sgd_forms(context: &Context, form: Form) -> Outcome {
+    SHAPES.iter().enumerate().try_for_each(|(i, &shape)| sgd(context, batch(i), shape, form, [Layout::Dense; 3], &[]))
+}
+
+fn sgd_views(context: &Context) -> Outcome {
+    use Layout::{Dense, Inside, InsideTransposed, Transposed};
+    let form = Form { momentum: true, nesterov: true, scaled: true };
+    for layouts in [[Inside, Transposed, Dense], [Transposed, Inside, InsideTransposed], [InsideTransposed, Dense, Inside]] {
+        sgd(context, 6, (31, 65), form, layouts, &[])?;
+    }
+    Ok(())
+}
+
+fn sgd_gate(context: &Context) -> Outcome {
+    let form = Form { momentum: true, nesterov: false, scaled: false };
+    sgd(context, 5, (7, 9), form, [Layout::Dense; 3], &[0, 3])
+}
+
+/// A scale of 0 refuses a direction, also one that overflowed: decay and momentum go on, NaN does not enter.
+fn zero_scale(context: &Context) -> Outcome {
+    let mut s = Stage::new(context, 1);
+    let w = s.updated("w", &[random(1, 3, 4), random(2, 3, 4)], Layout::Dense)?;
+    let g = s.given("g", 2, &vec![Mat::from_fn(3, 4, |r, _| [f64::NAN, f64::INFINITY, 1.0][r]); 2], Layout::Dense)?;
+    let scale = s.scalars("g_scale", &[0.0, 0.0])?;
+    let block = s.updated("block", &rows(2, &[]), Layout::Dense)?;
+    s.recorder.record(Advance { block: block.view, clock: Clock::Step })?;
+    s.recorder.record(SgdUpdate { w: w.view, g: g.view, m: None, g_scale: Some(scale.view), nesterov: false, block: block.view })?;
+    let kept = |i: usize| {
+        let get = |column: u32| block.items[i].data[column as usize];
+        w.items[i].map(|w| w * (1.0 - get(block::LEARNING_RATE) * get(block::WEIGHT_DECAY)))
+    };
+    let want = [kept(0), kept(1)];
+    s.run(1)?.expect(&w, &want, Tol::roundings(4))
+}
+
+fn adam(context: &Context, items: usize, (m, n): (usize, usize), layouts: [Layout; 3], decoupled: bool, refused: &[usize]) -> Outcome {
+    let mut s = Stage::new(context, n);
+    let weights: Vec<Mat> = (0..items).map(|i| random(70 + i as u64, m, n)).collect();
+    let zeros = vec![Mat::zeros(m, n); items];
+    let w = s.updated("w", &weights, layouts[0])?;
+    let g = s.operand("g", [items, m, n], layouts[1])?;
+    let first = s.updated("m", &zeros, layouts[2])?;
+    let second = s.updated("v", &zeros, layouts[1])?;
+    let block = s.updated("block", &rows(items, refused), Layout::Dense)?;
+    s.recorder.record(Advance { block: block.view, clock: Clock::Step })?;
+    s.recorder.record(AdamUpdate { w: w.view, g: g.view, m: first.view, v: second.view, decoupled, block: block.view })?;
+    let mut want = [vec![], vec![], vec![]];
+    for i in 0..items {
+        let get = |column: u32| block.items[i].data[column as usize];
+        let (rate, decay, epsilon) = (get(block::LEARNING_RATE), get(block::WEIGHT_DECAY), get(block::EPSILON));
+        let (beta1, beta2) = (get(block::BETA1), get(block::BETA2));
+        let (mut w, mut m, mut v) = (w.items[i].clone(), zeros[i].clone(), zeros[i].clone());
+        for t in 1..=taken(i, refused) {
+            let mut gradient = g.items[i].clone();
+            if decoupled {
+                w = w.map(|w| (1.0 - rate * decay) * w);
+            } else {
+                gradient = gradient.plus(decay, &w);
+            }
+            m = m.map(|m| beta1 * m).plus(1.0 - beta1, &gradient);
+            v = v.map(|v| beta2 * v).plus(1.0 - beta2, &gradient.map(|g| g * g));
+            let power = f64::from(u32::try_from(t)?);
+            let (c1, c2) = (1.0 - beta1.powf(power), 1.0 - beta2.powf(power));
+            let direction =
+                Mat { data: m.data.iter().zip(&v.data).map(|(m, v)| m / c1 / ((v / c2).sqrt() + epsilon)).collect(), ..w.clone() };
+            w = w.plus(-rate, &direction);
+        }
+        for (list, result) in want.iter_mut().zip([w, m, v]) {
+            list.push(result);
+        }
+    }
+    let done = s.run(STEPS)?;
+    // A tiny gradient has a direction as long as a large one, with the relative error of its sums.
+    let tol = Tol { relative: 40.0 * STEPS as f64 * f64::from(f32::EPSILON), absolute: 1e-37 };
+    for ((operand, want), name) in [w, first, second].iter().zip(&want).zip(["w", "m", "v"]) {
+        about(done.expect_to_largest(operand, want, tol), (items, m, n, layouts, decoupled, name))?;
+    }
+    Ok(())
+}
+
+fn adam_forms(context: &Context, decoupled: bool) -> Outcome {
+    SHAPES.iter().enumerate().try_for_each(|(i, &shape)| adam(context, batch(i), shape, [Layout::Dense; 3], decoupled, &[]))
+}
