@@ -61,6 +61,11 @@ pub(crate) fn case_kernel<E: Into<Failed>>(
     build(name, ALL, run)
 }
 
+/// Runs on the CPU path alone.
+pub(crate) fn case_cpu<E: Into<Failed>>(name: impl Into<String>, run: impl Fn(&Context) -> Result<(), E> + Send + Sync + 'static) -> Case {
+    build(name, &[Device::Cpu], run)
+}
+
 /// Runs on the GPU alone; absent without feature `gpu`.
 pub(crate) fn case_gpu<E: Into<Failed>>(name: impl Into<String>, run: impl Fn(&Context) -> Result<(), E> + Send + Sync + 'static) -> Case {
     build(name, GPU, run)
