@@ -49,11 +49,9 @@ pub(crate) fn applies(arguments: &Arguments, config: &LinearRepresentation) -> R
     if arguments.learning_rates.is_some() {
         return differs("--learning-rates", "given".into(), "each method's own grid".into());
     }
-    for (what, found, wanted) in [
-        ("--seeds", config.seeds, expected.seeds),
-        ("--steps", config.steps, expected.steps),
-        ("--batch", config.batch, expected.batch),
-    ] {
+    for (what, found, wanted) in
+        [("--seeds", config.seeds, expected.seeds), ("--steps", config.steps, expected.steps), ("--batch", config.batch, expected.batch)]
+    {
         if found != wanted {
             return differs(what, found.to_string(), wanted.to_string());
         }
@@ -133,7 +131,11 @@ fn full_verdicts(m: &Measured<'_>) -> Vec<Verdict> {
         if rotated {
             let distance = |method| m.at(method, 1000.0, 4e-2).map_or(f64::NAN, Outcome::subspace_distance);
             let ratio = distance(Method::BnInSgd) / distance(Method::Sgd);
-            list.push(at_most("A8 kappa 1000, rotated: BN-input + SGD's distance over SGD's at rate 0.04, off 1", (ratio - 1.0).abs(), 0.2));
+            list.push(at_most(
+                "A8 kappa 1000, rotated: BN-input + SGD's distance over SGD's at rate 0.04, off 1",
+                (ratio - 1.0).abs(),
+                0.2,
+            ));
         } else {
             let ratio = m.distance(Method::BnInSgd, 1000.0) / m.distance(Method::Sgd, 1000.0);
             list.push(at_most("A8 kappa 1000, axis-aligned: BN-input + SGD's distance over SGD's", ratio, 0.125));

@@ -119,11 +119,7 @@ impl Arguments {
     }
 }
 
-fn train(
-    arguments: &Arguments,
-    config: &LinearRepresentation,
-    context: &Context,
-) -> layerwise::Result<(Vec<Record>, Vec<(Method, f64)>)> {
+fn train(arguments: &Arguments, config: &LinearRepresentation, context: &Context) -> layerwise::Result<(Vec<Record>, Vec<(Method, f64)>)> {
     let rates = |method: Method| arguments.learning_rates.clone().unwrap_or_else(|| method.learning_rates().to_vec());
     let trials = |method: Method| config.kappas.len() * config.seeds * rates(method).len();
     let total: usize = arguments.methods.iter().map(|&m| config.steps * trials(m)).sum();
@@ -149,7 +145,9 @@ fn train(
 fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let config = arguments.config();
     config.validate()?;
-    if arguments.check && let Err(reason) = check::applies(arguments, &config) {
+    if arguments.check
+        && let Err(reason) = check::applies(arguments, &config)
+    {
         eprintln!("--check does not apply: {reason}");
         return Ok(ExitCode::from(2));
     }

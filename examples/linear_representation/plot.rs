@@ -126,7 +126,13 @@ struct Panel<'a, 'b> {
 
 impl<'a, 'b> Panel<'a, 'b> {
     /// Draws title, axes and grid lines at decades (fainter ones at 2 to 9).
-    fn new(area: &'a Area<'b>, title: &str, x_label: &str, x: std::ops::Range<f64>, y: std::ops::Range<f64>) -> Result<Self, Box<dyn std::error::Error>> {
+    fn new(
+        area: &'a Area<'b>,
+        title: &str,
+        x_label: &str,
+        x: std::ops::Range<f64>,
+        y: std::ops::Range<f64>,
+    ) -> Result<Self, Box<dyn std::error::Error>> {
         let (width, height) = area.dim_in_pixel();
         let panel = Panel { area, x, y, left: 64, right: width as i32 - 14, top: 34, bottom: height as i32 - 52 };
         let (left, right, top, bottom) = (panel.left, panel.right, panel.top, panel.bottom);
@@ -188,7 +194,13 @@ fn ticks(range: &std::ops::Range<f64>) -> Vec<f64> {
 }
 
 /// Title, sub-title and legend; returns the area below them.
-fn header<'a>(root: &Area<'a>, title: &str, subtitle: &str, entries: &[(Method, String)], height: u32) -> Result<Area<'a>, Box<dyn std::error::Error>> {
+fn header<'a>(
+    root: &Area<'a>,
+    title: &str,
+    subtitle: &str,
+    entries: &[(Method, String)],
+    height: u32,
+) -> Result<Area<'a>, Box<dyn std::error::Error>> {
     root.fill(&WHITE)?;
     root.draw(&Text::new(title.to_owned(), (20, 14), anchored(22, HPos::Left, VPos::Top)))?;
     root.draw(&Text::new(subtitle.to_owned(), (20, 44), anchored(14, HPos::Left, VPos::Top)))?;
@@ -217,7 +229,13 @@ fn setting(study: &Study) -> String {
     let covariance = if c.rotated { "rotated" } else { "axis-aligned" };
     format!(
         "{} to {} to {} dimensions, {covariance} covariances, {} samples a step, noise {}, {} learning rate; line: geometric mean of {} seeds, band: smallest to largest",
-        c.d_x, c.k, c.d_y, c.batch, c.noise, c.schedule.name(), c.seeds
+        c.d_x,
+        c.k,
+        c.d_y,
+        c.batch,
+        c.noise,
+        c.schedule.name(),
+        c.seeds
     )
 }
 

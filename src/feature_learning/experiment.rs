@@ -7,9 +7,7 @@ use super::scheme::{Damping, Initial, Scheme, Sizes};
 use super::teacher::{Side, Teacher};
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::plan::block::{
-    BETA1, BETA2, DECAY_STEPS, EPSILON, LEARNING_RATE, ONE_MINUS_BETA1, ONE_MINUS_BETA2, RIDGE, SCHEDULE, WIDTH,
-};
+use crate::plan::block::{BETA1, BETA2, DECAY_STEPS, EPSILON, LEARNING_RATE, ONE_MINUS_BETA1, ONE_MINUS_BETA2, RIDGE, SCHEDULE, WIDTH};
 use crate::plan::{Axpby, Coef, OPERATOR_NORM_MAX, Plan, Recorder, Role, Value};
 use crate::prepared::{Bindings, Prepared};
 use crate::tensor::{Shape, Tensor};
@@ -145,7 +143,12 @@ pub struct Progress {
 
 impl LinearRepresentation {
     /// Steps at which metrics are logged, from 0 to the last, increasing.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "step counts are far below 2^52")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "step counts are far below 2^52"
+    )]
     pub fn log_steps(&self) -> Vec<usize> {
         let mut steps = vec![0];
         match self.log_points {
@@ -180,10 +183,28 @@ impl LinearRepresentation {
             (!self.kappas.is_empty(), "kappas", "none".into(), "at least one"),
             (self.kappas.iter().all(|k| k.is_finite() && *k >= 1.0), "kappas", format!("{:?}", self.kappas), "finite, at least 1"),
             (self.seeds >= 1, "seeds", self.seeds.to_string(), "at least 1"),
-            (u32::try_from(self.seeds).is_ok_and(|n| self.first_seed.checked_add(n).is_some()), "first_seed", self.first_seed.to_string(), "below 2^32 - seeds"),
+            (
+                u32::try_from(self.seeds).is_ok_and(|n| self.first_seed.checked_add(n).is_some()),
+                "first_seed",
+                self.first_seed.to_string(),
+                "below 2^32 - seeds",
+            ),
             (self.noise.is_finite() && self.noise >= 0.0, "noise", self.noise.to_string(), "finite, at least 0"),
-            (self.head_condition.is_none_or(|c| c.is_finite() && c >= 1.0), "head_condition", format!("{:?}", self.head_condition), "finite, at least 1"),
-            (finite_positive(f64::from(self.damping.inputs) + f64::MIN_POSITIVE) && finite_positive(f64::from(self.damping.hidden) + f64::MIN_POSITIVE) && self.damping.inputs >= 0.0 && self.damping.hidden >= 0.0, "damping", format!("{:?}", self.damping), "finite, at least 0"),
+            (
+                self.head_condition.is_none_or(|c| c.is_finite() && c >= 1.0),
+                "head_condition",
+                format!("{:?}", self.head_condition),
+                "finite, at least 1",
+            ),
+            (
+                finite_positive(f64::from(self.damping.inputs) + f64::MIN_POSITIVE)
+                    && finite_positive(f64::from(self.damping.hidden) + f64::MIN_POSITIVE)
+                    && self.damping.inputs >= 0.0
+                    && self.damping.hidden >= 0.0,
+                "damping",
+                format!("{:?}", self.damping),
+                "finite, at least 0",
+            ),
         ];
         match checks.into_iter().find(|c| !c.0) {
             Some((_, field, found, allowed)) => Err(Error::Config { method: "LinearRepresentation", field, found, allowed }),
@@ -255,7 +276,12 @@ pub fn plan(config: &LinearRepresentation, method: Method, learning_rates: &[f64
 
 fn check_rates(rates: &[f64]) -> Result<()> {
     if rates.is_empty() || rates.iter().any(|x| !x.is_finite() || *x <= 0.0) {
-        return Err(Error::Config { method: "run", field: "learning_rates", found: format!("{rates:?}"), allowed: "one or more, finite and positive" });
+        return Err(Error::Config {
+            method: "run",
+            field: "learning_rates",
+            found: format!("{rates:?}"),
+            allowed: "one or more, finite and positive",
+        });
     }
     Ok(())
 }
@@ -322,7 +348,8 @@ fn prepare(context: &Context, config: &LinearRepresentation, recorded: &Recorded
         bindings.bind(value, &tensor);
     }
     let prepared = context.prepare(&recorded.plan, &bindings)?;
-    let log = prepared.tensor(recorded.log).cloned().ok_or_else(|| Error::Binding { value: "log".into(), reason: "it was not bound".into() })?;
+    let log =
+        prepared.tensor(recorded.log).cloned().ok_or_else(|| Error::Binding { value: "log".into(), reason: "it was not bound".into() })?;
     Ok((prepared, log))
 }
 

@@ -54,17 +54,18 @@ fn factor(row: &Mat, t: f64) -> f64 {
 
 fn step(row: &Mat) -> Mat {
     let mut new = row.clone();
+    let get = |column: u32| row.data[column as usize];
+    // The rate is that of the step at hand, whether it is refused or not.
+    *at(&mut new, block::CURRENT_RATE) = get(block::LEARNING_RATE) * factor(row, get(block::STEP));
     if row.data[block::FLAG as usize] != 0.0 {
         *at(&mut new, block::FLAG) = 0.0;
         *at(&mut new, block::GATE) = 0.0;
         *at(&mut new, block::SKIPPED) += 1.0;
         return new;
     }
-    let get = |column: u32| row.data[column as usize];
     let t = get(block::STEP) + 1.0;
     *at(&mut new, block::GATE) = 1.0;
     *at(&mut new, block::STEP) = t;
-    *at(&mut new, block::CURRENT_RATE) = get(block::LEARNING_RATE) * factor(row, t - 1.0);
     // From weight 0: the closed form, not the recurrence under test.
     *at(&mut new, block::WEIGHT1) = 1.0 - get(block::BETA1).powf(t);
     *at(&mut new, block::WEIGHT2) = 1.0 - get(block::BETA2).powf(t);
