@@ -4,6 +4,8 @@
 //! cargo run --release --example devices
 //! ```
 
+#![allow(clippy::print_stdout, reason = "a program for a terminal")]
+
 use std::error::Error;
 
 use clap::Parser;

@@ -5,6 +5,8 @@
 //! W = [3.000, -2.000] after 40 steps
 //! ```
 
+#![allow(clippy::print_stdout, reason = "a program for a terminal")]
+
 use layerwise::optim::{Group, Kfac, Optimizer, OutputGradients, Parameter};
 use layerwise::{Context, Shape};
 

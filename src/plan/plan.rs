@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::access::Access;
 use super::cost::Cost;
 use super::op::Op;
-use super::value::{Role, Value, ValueInfo};
+use super::value::{Coef, Role, Value, ValueInfo};
 use crate::tensor::Shape;
 
 /// A named, contiguous part of a plan that can run by itself.
@@ -118,9 +118,9 @@ impl Op {
     /// Constants of the operation, for the printed plan.
     fn details(&self) -> String {
         match self {
-            Op::Gemm(op) => format!(" alpha {} beta {} gamma {}", op.alpha, op.beta, op.gamma),
+            Op::Gemm(op) => factors(op.alpha, op.d.map(|_| op.beta), op.gamma),
             Op::KronFactor(op) => format!(" decay {} scale {}{}", op.decay, op.scale, if op.ones { " with ones" } else { "" }),
-            Op::Axpby(op) => format!(" alpha {} beta {} gamma {}", op.alpha, op.beta, op.gamma),
+            Op::Axpby(op) => factors(op.alpha, op.y.map(|_| op.beta), op.gamma),
             Op::Reduce(op) => format!(" {:?} scale {}", op.kind, op.scale),
             Op::Cholesky(op) => format!(" damping {}", op.damping),
             Op::SolveTriangular(op) => if op.transpose { " transposed" } else { "" }.into(),
@@ -134,4 +134,11 @@ impl Op {
             }
         }
     }
+}
+
+/// The factors of a linear combination, those that are neutral left out.
+fn factors(alpha: Coef, beta: Option<Coef>, gamma: Coef) -> String {
+    let one = Coef::Const(1.0);
+    let shown = [("alpha", Some(alpha), one), ("beta", beta, one), ("gamma", Some(gamma), Coef::Const(0.0))];
+    shown.into_iter().filter_map(|(name, value, neutral)| value.filter(|v| *v != neutral).map(|v| format!(" {name} {v}"))).collect()
 }
