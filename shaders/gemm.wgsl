@@ -24,7 +24,6 @@ struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: ve
 
 var<workgroup> a_tile: array<vec4<f32>, TILE_K * TY>;
 var<workgroup> b_tile: array<vec4<f32>, TILE_K * TX>;
-
 fn item_offset(v: u32, b: u32) -> u32 {
     return p.views[v].offset + (b / p.views[v].div) % p.views[v].modulo * p.views[v].item;
 }

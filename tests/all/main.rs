@@ -16,6 +16,8 @@ mod oracle;
 #[cfg(feature = "gpu")]
 mod parity;
 mod plans;
+#[cfg(feature = "gpu")]
+mod shaders;
 
 use std::process::ExitCode;
 
@@ -33,6 +35,8 @@ fn main() -> ExitCode {
     cases.extend(embed::cases());
     #[cfg(feature = "gpu")]
     cases.extend(parity::cases());
+    #[cfg(feature = "gpu")]
+    cases.extend(shaders::cases());
     let trials = cases.into_iter().flat_map(case::Case::trials).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -1,5 +1,296 @@
-//! Plans without a device.
-use crate::case::Case;
+//! Plans without a device: what recording refuses, how a plan prints, what it costs, how views repeat.
+
+use layerwise::plan::{
+    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, Convert, Distribution, FactorDamping, Gemm, KlClip, KronFactor,
+    OPERATOR_NORM_MAX, Op, OperatorNorm, RandomFill, Reduce, ReduceKind, Role, RootOutcome, SgdUpdate, SolveTriangular, block,
+};
+use layerwise::{Coef, ElementType, Error, Plan, Recorder, Shape, Value};
+
+use crate::case::{Case, Outcome, case_host};
+
 pub(crate) fn cases() -> Vec<Case> {
-    vec![]
+    #[allow(unused_mut, reason = "the GPU half adds a case")]
+    let mut list = vec![
+        case_host("plans::refusals", refusals),
+        case_host("plans::refused_declarations", declarations),
+        case_host("plans::another_recorder", another_recorder),
+        case_host("plans::views", views),
+        case_host("plans::repeats", repeats),
+        case_host("plans::display", display),
+        case_host("plans::costs", costs),
+        case_host("plans::segments", segments),
+    ];
+    #[cfg(feature = "gpu")]
+    list.push(case_host("plans::dispatches_and_waves", dispatches));
+    list
+}
+
+fn ensure(condition: bool, message: impl FnOnce() -> String) -> Outcome {
+    if condition { Ok(()) } else { Err(message().into()) }
+}
+
+/// Declares operands by shape.
+struct Shelf(Recorder);
+
+impl Shelf {
+    fn v(&mut self, batch: usize, rows: usize, cols: usize) -> Value {
+        self.of(batch, rows, cols, ElementType::F32)
+    }
+
+    fn half(&mut self, batch: usize, rows: usize, cols: usize) -> Value {
+        self.of(batch, rows, cols, ElementType::F16)
+    }
+
+    fn of(&mut self, batch: usize, rows: usize, cols: usize, element: ElementType) -> Value {
+        let shape = Shape::new(batch, rows, cols);
+        match self.0.declare(format!("v{batch}x{rows}x{cols}"), shape, element, Role::External) {
+            Ok(value) => value,
+            Err(error) => unreachable!("{error}"),
+        }
+    }
+}
+
+type Attempt = fn(&mut Shelf) -> Op;
+
+/// Refused operations, and what the message must name.
+const REFUSED: &[(&str, Attempt)] = &[
+    ("b", |s| Gemm::new(s.v(2, 3, 4), s.v(2, 5, 6), s.v(2, 3, 6)).into()),
+    ("a", |s| Gemm::new(s.v(2, 9, 4), s.v(2, 4, 6), s.v(2, 3, 6)).into()),
+    ("d", |s| Gemm { d: Some(s.v(2, 3, 5)), ..Gemm::new(s.v(2, 3, 4), s.v(2, 4, 6), s.v(2, 3, 6)) }.into()),
+    ("2 items, or an explicit repeat", |s| Gemm::new(s.v(1, 3, 4), s.v(2, 4, 6), s.v(2, 3, 6)).into()),
+    ("an output without repeat", |s| Gemm::new(s.v(4, 3, 4), s.v(4, 4, 6), repeated(s.v(4, 3, 6), 1, 2)).into()),
+    ("is read and written", |s| {
+        let a = s.v(2, 3, 3);
+        Gemm::new(a, s.v(2, 3, 3), a).into()
+    }),
+    ("is read and written", |s| {
+        let out = s.v(2, 3, 3);
+        Gemm { d: Some(out.t()), ..Gemm::new(s.v(2, 3, 3), s.v(2, 3, 3), out) }.into()
+    }),
+    ("finite", |s| Gemm { alpha: Coef::Const(f32::NAN), ..Gemm::new(s.v(1, 3, 4), s.v(1, 4, 6), s.v(1, 3, 6)) }.into()),
+    ("no block", |s| Gemm { gamma: Coef::column(2), ..Gemm::new(s.v(1, 3, 4), s.v(1, 4, 6), s.v(1, 3, 6)) }.into()),
+    ("more than 7", |s| {
+        Gemm { beta: Coef::column(7), block: Some(s.v(1, 1, 7)), ..Gemm::new(s.v(1, 3, 4), s.v(1, 4, 6), s.v(1, 3, 6)) }.into()
+    }),
+    ("an f32 operand", |s| Gemm::new(s.v(1, 3, 4), s.v(1, 4, 6), s.half(1, 3, 6)).into()),
+    ("out", |s| KronFactor::new(s.v(1, 9, 4), s.v(1, 5, 5)).into()),
+    ("out", |s| KronFactor { ones: true, ..KronFactor::new(s.v(1, 9, 4), s.v(1, 4, 4)) }.into()),
+    ("gate", |s| KronFactor { gate: Some(s.v(1, 1, 2)), ..KronFactor::new(s.v(1, 9, 4), s.v(1, 4, 4)) }.into()),
+    ("x", |s| Axpby::copy(s.v(1, 3, 4), s.v(1, 4, 3)).into()),
+    ("y", |s| Axpby::add(s.v(1, 3, 4), s.v(1, 3, 5), s.v(1, 3, 4)).into()),
+    ("at least one operand", |s| Axpby { x: None, ..Axpby::copy(s.v(1, 3, 4), s.v(1, 3, 4)) }.into()),
+    ("an f32 operand", |s| Axpby::copy(s.half(1, 3, 4), s.v(1, 3, 4)).into()),
+    ("the other element type", |s| Convert { x: s.v(1, 3, 4), out: s.v(1, 3, 4) }.into()),
+    ("dense", |s| Convert { x: s.v(1, 4, 3).t(), out: s.half(1, 3, 4) }.into()),
+    ("`Dot`", |s| Reduce { kind: ReduceKind::Dot, x: s.v(1, 3, 4), y: None, out: s.v(1, 1, 1), scale: 1.0 }.into()),
+    ("`Dot`", |s| Reduce { kind: ReduceKind::SumSq, x: s.v(1, 3, 4), y: Some(s.v(1, 3, 4)), out: s.v(1, 1, 1), scale: 1.0 }.into()),
+    ("[3, 3]", |s| Reduce { kind: ReduceKind::Trace, x: s.v(1, 3, 4), y: None, out: s.v(1, 1, 1), scale: 1.0 }.into()),
+    ("out", |s| Reduce { kind: ReduceKind::MaxAbs, x: s.v(1, 3, 4), y: None, out: s.v(1, 1, 2), scale: 1.0 }.into()),
+    ("out", |s| ColumnMean { x: s.v(1, 3, 4), out: s.v(1, 1, 3) }.into()),
+    ("flag", |s| CheckFinite { x: s.v(2, 3, 4), flag: s.v(2, 1, 2) }.into()),
+    ("x", |s| CheckFinite { x: s.v(3, 3, 4), flag: s.v(2, 1, 1) }.into()),
+    ("a", |s| Cholesky { a: s.v(1, 3, 4), out: s.v(1, 3, 3), damping: Coef::Const(0.0), block: None, ok: s.v(1, 1, 1) }.into()),
+    ("ok", |s| Cholesky { a: s.v(2, 3, 3), out: s.v(2, 3, 3), damping: Coef::Const(0.0), block: None, ok: s.v(1, 1, 1) }.into()),
+    ("l", |s| SolveTriangular { l: s.v(1, 4, 4), b: Some(s.v(1, 3, 2)), out: s.v(1, 3, 2), transpose: false }.into()),
+    ("out", |s| SolveTriangular { l: s.v(1, 3, 3), b: None, out: s.v(1, 3, 2), transpose: false }.into()),
+    ("is read and written", |s| {
+        let b = s.v(1, 3, 2);
+        SolveTriangular { l: s.v(1, 3, 3), b: Some(b), out: b, transpose: false }.into()
+    }),
+    ("smaller side", |s| OperatorNorm { x: s.v(1, OPERATOR_NORM_MAX + 1, OPERATOR_NORM_MAX + 1), out: s.v(1, 1, 1) }.into()),
+    ("keys", |s| random(s.v(2, 3, 4), s.v(2, 1, 1), s.v(2, 1, 1))),
+    ("step", |s| random(s.v(2, 3, 4), s.v(2, 1, 2), s.v(1, 1, 1))),
+    ("dense", |s| random(s.v(2, 3, 4).t(), s.v(2, 1, 2), s.v(2, 1, 1))),
+    ("block", |s| Advance { block: s.v(1, 1, block::WIDTH - 1), clock: Clock::Step }.into()),
+    ("both traces", |s| {
+        FactorDamping { left_mean: Some(s.v(1, 1, 1)), right_mean: None, block: s.v(1, 1, block::WIDTH), out: s.v(1, 1, 2) }.into()
+    }),
+    ("out", |s| FactorDamping { left_mean: None, right_mean: None, block: s.v(1, 1, block::WIDTH), out: s.v(1, 1, 1) }.into()),
+    ("left_ok", |s| RootOutcome { left_ok: s.v(2, 1, 1), right_ok: s.v(3, 1, 1), ok: s.v(3, 1, 1), block: s.v(3, 1, block::WIDTH) }.into()),
+    ("dots", |s| KlClip { dots: s.v(5, 1, 1), block: s.v(2, 1, block::WIDTH), out: s.v(2, 1, 1) }.into()),
+    ("g", |s| sgd(s.v(2, 3, 4), s.v(2, 4, 3), None, s.v(2, 1, block::WIDTH))),
+    ("block", |s| sgd(s.v(2, 3, 4), s.v(2, 3, 4), None, s.v(2, 1, 8))),
+    ("is read and written", |s| {
+        let w = s.v(2, 3, 4);
+        sgd(w, s.v(2, 3, 4), Some(w), s.v(2, 1, block::WIDTH))
+    }),
+    ("v", |s| {
+        let moment = s.v(2, 3, 4);
+        AdamUpdate { w: s.v(2, 3, 4), g: s.v(2, 3, 4), m: moment, v: s.v(2, 4, 4), decoupled: false, block: s.v(2, 1, block::WIDTH) }.into()
+    }),
+];
+
+fn repeated(value: Value, div: usize, modulo: usize) -> Value {
+    value.repeat(div, modulo).unwrap_or(value)
+}
+
+fn random(out: Value, keys: Value, step: Value) -> Op {
+    RandomFill { out, distribution: Distribution::Normal, stream: 0, keys, step }.into()
+}
+
+fn sgd(w: Value, g: Value, m: Option<Value>, block: Value) -> Op {
+    SgdUpdate { w, g, m, g_scale: None, nesterov: false, block }.into()
+}
+
+/// Each refusal is `Error::Shape`, names the operation and what is wrong, and leaves nothing behind.
+fn refusals() -> Outcome {
+    for (i, (part, attempt)) in REFUSED.iter().enumerate() {
+        let mut shelf = Shelf(Recorder::new());
+        let op = attempt(&mut shelf);
+        let Err(error) = shelf.0.record(op) else {
+            return Err(format!("attempt {i} ({part}) was recorded: {op:?}").into());
+        };
+        let text = error.to_string();
+        ensure(matches!(error, Error::Shape { .. }) && text.starts_with(op.name()), || format!("attempt {i}: {text}"))?;
+        let named = text.contains(&format!("`{part} = ")) || text.contains(part) && part.len() > 3;
+        ensure(named, || format!("attempt {i}: `{part}` missing in: {text}"))?;
+        ensure(shelf.0.finish().ops().is_empty(), || format!("attempt {i} left an operation behind"))?;
+    }
+    let tried: std::collections::BTreeSet<&str> = REFUSED.iter().map(|(_, attempt)| attempt(&mut Shelf(Recorder::new())).name()).collect();
+    ensure(tried.len() == Op::NAMES.len(), || format!("no refusal is tried of some operation; tried: {tried:?}"))
+}
+
+fn declarations() -> Outcome {
+    for shape in
+        [Shape::new(0, 2, 2), Shape::new(1, 0, 2), Shape::new(1, 2, 0), Shape::new(1 << 16, 1 << 16, 1), Shape::new(usize::MAX, 2, 2)]
+    {
+        let mut r = Recorder::new();
+        let results = [r.external("x", shape), r.state("x", shape), r.scratch("x", shape)];
+        let refused = results.iter().all(|result| matches!(result, Err(Error::Shape { tensor, .. }) if tensor == "x"));
+        ensure(refused && r.finish().values().is_empty(), || format!("{shape} was declared"))?;
+    }
+    Ok(())
+}
+
+fn another_recorder() -> Outcome {
+    let (mut r, mut other) = (Recorder::new(), Recorder::new());
+    let own = r.external("own", Shape::matrix(2, 2))?;
+    other.external("first", Shape::matrix(2, 2))?;
+    let stranger = other.external("second", Shape::matrix(2, 2))?;
+    let error = r.record(Axpby::copy(stranger, own));
+    ensure(matches!(error, Err(Error::Aliasing { .. })), || format!("{error:?}"))
+}
+
+fn views() -> Outcome {
+    let mut r = Recorder::new();
+    let v = r.external("v", Shape::new(3, 5, 7))?;
+    ensure(v.t().shape() == Shape::new(3, 7, 5) && v.t().t() == v, || "transposed twice".into())?;
+    let cut = v.row_range(1..4)?.col_range(2..7)?.item_range(1..3)?;
+    ensure(cut.shape() == Shape::new(2, 3, 5), || format!("{}", cut.shape()))?;
+    ensure(v.col_range(2..7)?.row_range(1..4)?.item_range(1..3)? == cut, || "the order of cuts matters".into())?;
+    ensure(v.t().row_range(2..7)?.col_range(1..4)?.t().item_range(1..3)? == cut, || "a transposed cut differs".into())?;
+    for refused in
+        [v.row_range(3..3), v.row_range(0..6), v.col_range(7..8), v.item_range(2..4), v.repeat(0, 1), v.repeat(1, 0), v.repeat(1, 4)]
+    {
+        ensure(matches!(refused, Err(Error::Shape { .. })), || format!("{refused:?}"))?;
+    }
+    ensure(v.fold(3)?.shape() == Shape::new(1, 15, 7) && v.fold(3)?.unfold(3)? == v, || "fold and unfold".into())?;
+    ensure(v.fold(2).is_err() && v.t().fold(3).is_err() && v.repeat(2, 3)?.fold(3).is_err(), || "an impossible fold".into())?;
+    ensure(v.unfold(5)?.shape() == Shape::new(15, 1, 7) && v.unfold(2).is_err(), || "unfold".into())
+}
+
+/// Nothing repeats by accident; an explicit repeat needs whole periods.
+fn repeats() -> Outcome {
+    let fits = |stored: usize, repeat: Option<(usize, usize)>, batch: usize| {
+        let mut r = Recorder::new();
+        let x = r.external("x", Shape::new(stored, 2, 2))?;
+        let x = if let Some((div, modulo)) = repeat { x.repeat(div, modulo)? } else { x };
+        let out = r.external("out", Shape::new(batch, 2, 2))?;
+        Ok::<bool, Error>(r.copy(x, out).is_ok())
+    };
+    for (stored, repeat, batch, want) in [
+        (1, None, 1, true),
+        (1, None, 2, false),
+        (4, None, 2, false),
+        (2, Some((3, 2)), 6, true),
+        (2, Some((3, 2)), 12, true),
+        (2, Some((3, 2)), 9, false),
+        (3, Some((1, 3)), 6, true),
+        (3, Some((1, 3)), 7, false),
+        (5, Some((1, 1)), 7, true),
+        (5, Some((7, 1)), 7, true),
+    ] {
+        ensure(fits(stored, repeat, batch)? == want, || format!("{stored} stored, repeat {repeat:?}, batch {batch}: expected {want}"))?;
+    }
+    Ok(())
+}
+
+fn sample() -> Result<Plan, Error> {
+    let mut r = Recorder::new();
+    let w = r.external("w", Shape::new(2, 3, 4))?;
+    let g = r.external("g", Shape::new(2, 3, 4))?;
+    let taps = r.external("taps", Shape::new(1, 8, 5))?;
+    let right = r.state("right", Shape::new(2, 4, 4))?;
+    r.segment("accumulate");
+    let x = taps.col_range(1..5)?.repeat(2, 1)?;
+    r.record(KronFactor { decay: Coef::Const(0.95), ..KronFactor::new(x, right) })?;
+    r.segment("apply");
+    let direction = r.matmul(right, g.t())?;
+    r.record(Axpby { alpha: Coef::Const(-0.5), ..Axpby::add(direction.t(), w, w) })?;
+    Ok(r.finish())
+}
+
+fn display() -> Outcome {
+    let want = "\
+accumulate:
+  right [2, 4, 4] <- kron_factor(x taps[(b/2)%1]@1[8x4:5,1], out right) decay 0.95 scale 1
+apply:
+  gemm.4 [2, 4, 3] <- gemm(a right, b g^T) alpha 1 beta 1 gamma 0
+  w [2, 3, 4] <- axpby(x gemm.4^T, out w) alpha -0.5 beta 1 gamma 0
+";
+    let got = sample()?.to_string();
+    ensure(got == want, || format!("the plan prints\n{got}\nexpected\n{want}"))
+}
+
+fn costs() -> Outcome {
+    let mut r = Recorder::new();
+    let a = r.external("a", Shape::new(3, 40, 50))?;
+    let b = r.external("b", Shape::new(1, 50, 60))?;
+    r.matmul(a, b.repeat(1, 1)?)?;
+    r.segment("factor");
+    r.kron_factor(a)?;
+    let plan = r.finish();
+    let (gemm, factor, total) = (plan.cost(Some(0)), plan.cost(Some(1)), plan.cost(None));
+    // A multiply-add is two; coefficients add at most two an element.
+    let product = 3 * 2 * 40 * 50 * 60;
+    ensure((product..=product + 3 * 2 * 40 * 60).contains(&gemm.flops), || format!("{gemm:?}"))?;
+    ensure(gemm.bytes == 4 * (3 * 40 * 50 + 50 * 60 + 3 * 40 * 60), || format!("{gemm:?}"))?;
+    // The mirrored half is not counted.
+    let half = 3 * 50 * 51 / 2 * 2 * 40;
+    ensure((half..=half + 3 * 50 * 51).contains(&factor.flops), || format!("{factor:?}"))?;
+    ensure(total == gemm + factor, || format!("{total:?}"))?;
+    ensure(plan.scratch_bytes() == 4 * (3 * 40 * 60 + 3 * 50 * 50), || format!("{} bytes of scratch", plan.scratch_bytes()))?;
+    let mut r = Recorder::new();
+    r.declare("half".into(), Shape::new(3, 1, 5), ElementType::F16, Role::Scratch)?;
+    let bytes = r.finish().scratch_bytes();
+    ensure(bytes == 3 * 6 * 2, || format!("items of 5 halves start at even elements: {bytes} bytes"))
+}
+
+fn segments() -> Outcome {
+    let plan = sample()?;
+    let names: Vec<_> = plan.segments().iter().map(|s| (s.name.as_str(), s.ops.clone())).collect();
+    ensure(names == [("accumulate", 0..1), ("apply", 1..3)], || format!("{names:?}"))?;
+    let mut r = Recorder::new();
+    let v = r.external("v", Shape::vector(3))?;
+    r.scale(2.0, v)?;
+    let plan = r.finish();
+    ensure(plan.segments().len() == 1 && plan.segments()[0].ops == (0..1), || "operations without a segment form one".into())?;
+    let info = plan.info(v).map(|i| (i.name.as_str(), i.role));
+    ensure(info == Some(("v", Role::External)), || format!("{info:?}"))
+}
+
+#[cfg(feature = "gpu")]
+fn dispatches() -> Outcome {
+    let facts = layerwise::gpu::Facts::webgpu_defaults();
+    let mut r = Recorder::new();
+    for chain in 0..8 {
+        let mut x = r.external(format!("x{chain}"), Shape::matrix(20, 20))?;
+        for _ in 0..5 {
+            x = r.matmul(x, x)?;
+        }
+    }
+    let count = layerwise::gpu::count(&r.finish(), &facts);
+    ensure((count.dispatches, count.waves) == (40, 5), || format!("8 chains of 5: {count:?}"))?;
+    let count = layerwise::gpu::count(&sample()?, &facts);
+    ensure((count.dispatches, count.waves) == (3, 3), || format!("the sample: {count:?}"))
 }

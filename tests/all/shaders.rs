@@ -1,0 +1,194 @@
+//! Shaders without a device: each against the Rust table, and through every writer that a driver's compiler stands behind.
+
+use std::mem::{offset_of, size_of};
+
+use layerwise::gpu::kernels::{Binding, KERNELS, Kernel};
+use layerwise::gpu::{Params, ViewParams, variants};
+use layerwise::plan::block::COLUMNS;
+use naga::back::{glsl, hlsl, msl, spv};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, ShaderStage, StorageAccess, TypeInner};
+
+use crate::case::{Case, Outcome, case_host};
+
+pub(crate) fn cases() -> Vec<Case> {
+    let table: [(&str, fn(&Kernel) -> Outcome); 5] = [
+        ("interface", interface),
+        ("parameters", parameters),
+        ("block_columns", block_columns),
+        ("webgpu_limits", webgpu_limits),
+        ("header", header),
+    ];
+    let mut list = vec![case_host("shaders::table_is_complete", table_is_complete), case_host("shaders::tunables", tunables)];
+    for (name, test) in table {
+        list.push(case_host(format!("shaders::{name}"), move || {
+            KERNELS.iter().try_for_each(|k| test(k).map_err(|e| format!("{}: {}", k.name, e.message().unwrap_or_default())))
+        }));
+    }
+    list.push(case_host("shaders::spirv_msl_hlsl_glsl", written));
+    list
+}
+
+fn ensure(condition: bool, message: impl FnOnce() -> String) -> Outcome {
+    if condition { Ok(()) } else { Err(message().into()) }
+}
+
+/// Parses and validates with core WGSL alone (`unpack2x16float` belongs to it), which includes that barriers stand in uniform control flow.
+fn module(source: &str) -> Result<(Module, ModuleInfo), String> {
+    let module = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
+    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32).validate(&module);
+    info.map(|info| (module, info)).map_err(|e| e.emit_to_string(source))
+}
+
+/// No file without a row, no row without a file.
+fn table_is_complete() -> Outcome {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        files.extend(name.strip_suffix(".wgsl").map(str::to_owned));
+    }
+    files.sort();
+    let mut rows: Vec<String> = KERNELS.iter().map(|k| k.name.to_owned()).collect();
+    rows.sort();
+    ensure(files == rows, || format!("files {files:?}, rows {rows:?}"))
+}
+
+/// Entry point, bindings with name, order and access.
+fn interface(kernel: &Kernel) -> Outcome {
+    let (module, _) = module(kernel.source)?;
+    let entries: Vec<_> = module.entry_points.iter().map(|e| (e.name.as_str(), e.stage)).collect();
+    ensure(entries == [(kernel.name, ShaderStage::Compute)], || format!("entry points {entries:?}"))?;
+    let mut found: Vec<(u32, String, AddressSpace)> = Vec::new();
+    for (_, variable) in module.global_variables.iter() {
+        if let Some(binding) = variable.binding {
+            ensure(binding.group == 0, || format!("group {}", binding.group))?;
+            found.push((binding.binding, variable.name.clone().unwrap_or_default(), variable.space));
+        }
+    }
+    found.sort_by_key(|f| f.0);
+    let mut want = vec![(0, "p".to_owned(), AddressSpace::Uniform)];
+    for (i, (name, access)) in (1..).zip(kernel.bindings) {
+        let access = match access {
+            Binding::Read => StorageAccess::LOAD,
+            Binding::Write => StorageAccess::LOAD | StorageAccess::STORE,
+        };
+        want.push((i, (*name).to_owned(), AddressSpace::Storage { access }));
+    }
+    ensure(found == want, || format!("bindings {found:?}, the table says {want:?}"))
+}
+
+fn members(module: &Module, name: &str) -> Result<(u32, Vec<(String, u32)>), String> {
+    for (_, kind) in module.types.iter() {
+        if let (Some(found), TypeInner::Struct { members, span }) = (&kind.name, &kind.inner)
+            && found == name
+        {
+            return Ok((*span, members.iter().map(|m| (m.name.clone().unwrap_or_default(), m.offset)).collect()));
+        }
+    }
+    Err(format!("no struct {name}"))
+}
+
+/// `struct Params` and `struct View` lie in memory as their Rust twins do.
+fn parameters(kernel: &Kernel) -> Outcome {
+    let (module, _) = module(kernel.source)?;
+    let check = |name: &str, size: usize, fields: &[(&str, usize)]| -> Outcome {
+        let want: Vec<(String, u32)> =
+            fields.iter().map(|(n, o)| Ok(((*n).to_owned(), u32::try_from(*o)?))).collect::<Result<_, std::num::TryFromIntError>>()?;
+        let (span, found) = members(&module, name)?;
+        ensure(found == want && span as usize == size, || format!("{name}: {found:?} of {span} bytes, in Rust {want:?} of {size}"))
+    };
+    macro_rules! fields {
+        ($type:ty: $($field:ident)*) => { &[$((stringify!($field), offset_of!($type, $field))),*] };
+    }
+    check("Params", size_of::<Params>(), fields!(Params: views coef column n))?;
+    check("View", size_of::<ViewParams>(), fields!(ViewParams: offset item row col div modulo rows cols))
+}
+
+/// A `u32` constant that bears a column's name has its number; a shader that indexes its block by constants uses no others.
+fn block_columns(kernel: &Kernel) -> Outcome {
+    let (module, _) = module(kernel.source)?;
+    for (_, constant) in module.constants.iter() {
+        let name = constant.name.as_deref().unwrap_or_default();
+        let value = match module.global_expressions[constant.init] {
+            naga::Expression::Literal(naga::Literal::U32(value)) => Some(value),
+            _ => None,
+        };
+        if let Some((_, column)) = COLUMNS.iter().find(|c| c.0 == name) {
+            ensure(value == Some(*column), || format!("{name} is {value:?}, in Rust {column}"))?;
+        } else {
+            let used = kernel.source.contains(&format!("+ {name}]")) && kernel.source.contains("block[");
+            ensure(!used, || format!("{name} indexes a block and is no column"))?;
+        }
+    }
+    Ok(())
+}
+
+/// WebGPU's default limits.
+fn webgpu_limits(kernel: &Kernel) -> Outcome {
+    ensure(kernel.bindings.len() <= 8, || format!("{} storage bindings", kernel.bindings.len()))?;
+    let sources = variants().into_iter().filter(|v| v.kernel == kernel.name).map(|v| v.source());
+    for source in sources.chain([kernel.source.to_owned()]) {
+        let (module, _) = module(&source)?;
+        let size: u32 = module.entry_points[0].workgroup_size.iter().product();
+        ensure(size <= 256, || format!("{size} invocations"))?;
+        let shared = module.global_variables.iter().filter(|(_, v)| v.space == AddressSpace::WorkGroup);
+        let bytes: u32 = shared.map(|(_, v)| module.types[v.ty].inner.size(module.to_ctx())).sum();
+        ensure(bytes <= 16384, || format!("{bytes} bytes of workgroup memory"))?;
+    }
+    Ok(())
+}
+
+/// Formula; shapes; mapping; preconditions; source. No more than 150 lines.
+fn header(kernel: &Kernel) -> Outcome {
+    let lines: Vec<&str> = kernel.source.lines().collect();
+    let comments = lines.iter().take_while(|l| l.starts_with("// ")).count();
+    ensure(comments == 5, || format!("a header of {comments} lines, not 5"))?;
+    ensure(lines[3].starts_with("// Preconditions: ") && lines[4].starts_with("// Source: "), || {
+        "preconditions and source end the header".into()
+    })?;
+    ensure(lines.len() <= 150, || format!("{} lines", lines.len()))
+}
+
+/// Every tunable of every variant replaces a line of its file.
+fn tunables() -> Outcome {
+    for variant in variants() {
+        let source = variant.source();
+        for (name, value) in variant.tunables {
+            let declared = source.lines().any(|l| l.starts_with(&format!("const {name}:")) && l.ends_with(&format!("= {value};")));
+            ensure(declared, || format!("{variant}: {name} is no tunable"))?;
+        }
+        module(&source).map_err(|e| format!("{variant}: {e}"))?;
+    }
+    let named = |k: &Kernel| variants().iter().any(|v| v.kernel == k.name);
+    ensure(KERNELS.iter().all(named), || "a kernel has no variant".into())
+}
+
+/// What Vulkan, Metal, DX12 and GL will be given.
+fn written() -> Outcome {
+    for variant in variants() {
+        let (module, info) = module(&variant.source())?;
+        let context = |language: &str, error: &dyn std::fmt::Display| format!("{variant} as {language}: {error}");
+        let stage = ShaderStage::Compute;
+        let spirv = spv::PipelineOptions { shader_stage: stage, entry_point: variant.kernel.into() };
+        let words = spv::write_vec(&module, &info, &spv::Options::default(), Some(&spirv)).map_err(|e| context("SPIR-V", &e))?;
+        ensure(words.first() == Some(&0x0723_0203), || context("SPIR-V", &"no magic number"))?;
+
+        let options = msl::Options { lang_version: (2, 0), ..msl::Options::default() };
+        let (text, _) = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default()).map_err(|e| context("MSL", &e))?;
+        ensure(text.contains("kernel void"), || context("MSL", &"no kernel"))?;
+
+        let (mut text, options, pipeline) = (String::new(), hlsl::Options::default(), hlsl::PipelineOptions::default());
+        hlsl::Writer::new(&mut text, &options, &pipeline).write(&module, &info, None).map_err(|e| context("HLSL", &e))?;
+        ensure(text.contains("numthreads"), || context("HLSL", &"no entry point"))?;
+
+        let options = glsl::Options { version: glsl::Version::new_gles(310), ..glsl::Options::default() };
+        let pipeline = glsl::PipelineOptions { shader_stage: stage, entry_point: variant.kernel.into(), multiview: None };
+        let mut text = String::new();
+        let policies = naga::proc::BoundsCheckPolicies::default();
+        let mut writer = glsl::Writer::new(&mut text, &module, &info, &options, &pipeline, policies).map_err(|e| context("GLSL", &e))?;
+        writer.write().map_err(|e| context("GLSL", &e))?;
+        ensure(text.starts_with("#version 310 es"), || context("GLSL", &"no version"))?;
+    }
+    Ok(())
+}
