@@ -29,8 +29,6 @@ enum Device {
 
 #[cfg(feature = "gpu")]
 const GPU: &[Device] = &[Device::Gpu];
-#[cfg(not(feature = "gpu"))]
-const GPU: &[Device] = &[];
 #[cfg(feature = "gpu")]
 const BOTH: &[Device] = &[Device::Cpu, Device::Gpu];
 #[cfg(not(feature = "gpu"))]
@@ -66,7 +64,8 @@ pub(crate) fn case_cpu<E: Into<Failed>>(name: impl Into<String>, run: impl Fn(&C
     build(name, &[Device::Cpu], run)
 }
 
-/// Runs on the GPU alone; absent without feature `gpu`.
+/// Runs on the GPU alone.
+#[cfg(feature = "gpu")]
 pub(crate) fn case_gpu<E: Into<Failed>>(name: impl Into<String>, run: impl Fn(&Context) -> Result<(), E> + Send + Sync + 'static) -> Case {
     build(name, GPU, run)
 }

@@ -49,7 +49,7 @@ fn model() -> layerwise::Result<Model> {
     };
     let key = |t: u32| [f32::from_bits(t), f32::from_bits(9)];
     let keys = bind(&mut r, "keys", Shape::new(TRIALS, 1, 2), (0..3).flat_map(key).collect())?;
-    let mut row = vec![0.0; block::WIDTH];
+    let mut row = [0.0; block::WIDTH];
     row[block::LEARNING_RATE as usize] = 0.05;
     row[block::MOMENTUM as usize] = 0.5;
     row[block::SCHEDULE as usize] = 2.0;
@@ -131,8 +131,7 @@ fn run(gpu: &Context, corrupt_at: Option<usize>) -> Result<(), String> {
                     .map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs())
                     .enumerate()
                     .fold((0, 0.0), |m, d| if d.1 > m.1 || d.1.is_nan() { d } else { m });
-                // `<=` is false for NaN.
-                if !(worst <= band * scale) {
+                if worst.is_nan() || worst > band * scale {
                     let info = model.plan.info(value).map(|i| i.name.clone()).unwrap_or_default();
                     return Err(format!(
                         "step {step}, operation {i} {}: {name} = {info} [{at}]: cpu {} gpu {}, difference {worst:e} above {:e}",

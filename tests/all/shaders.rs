@@ -11,8 +11,11 @@ use naga::{AddressSpace, Module, ShaderStage, StorageAccess, TypeInner};
 
 use crate::case::{Case, Outcome, case_host};
 
+/// A property of one shader.
+type Check = fn(&Kernel) -> Outcome;
+
 pub(crate) fn cases() -> Vec<Case> {
-    let table: [(&str, fn(&Kernel) -> Outcome); 5] = [
+    let table: [(&str, Check); 5] = [
         ("interface", interface),
         ("parameters", parameters),
         ("block_columns", block_columns),

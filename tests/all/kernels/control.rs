@@ -44,11 +44,15 @@ fn factor(row: &Mat, t: f64) -> f64 {
     }
     let (t, end) = (t - warmup, get(block::FINAL_FRACTION));
     let progress = if get(block::DECAY_STEPS) > 0.0 { (t / get(block::DECAY_STEPS)).min(1.0) } else { 0.0 };
-    match get(block::SCHEDULE) as u8 {
-        1 => 1.0 + (end - 1.0) * progress,
-        2 => end + (1.0 - end) * (1.0 + (std::f64::consts::PI * progress).cos()) / 2.0,
-        3 => get(block::STEP_FACTOR).powi((t / get(block::STEP_PERIOD)).floor() as i32),
-        _ => 1.0,
+    let schedule = get(block::SCHEDULE);
+    if schedule == 1.0 {
+        1.0 + (end - 1.0) * progress
+    } else if schedule == 2.0 {
+        end + (1.0 - end) * (1.0 + (std::f64::consts::PI * progress).cos()) / 2.0
+    } else if schedule == 3.0 {
+        get(block::STEP_FACTOR).powf((t / get(block::STEP_PERIOD)).floor())
+    } else {
+        1.0
     }
 }
 

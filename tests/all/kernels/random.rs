@@ -66,7 +66,7 @@ fn expected(d: &Draw, item: usize, step: u32) -> Vec<f64> {
             let u = f64::from(if v < 1 << 24 { v } else { v >> 7 << 7 }) / 2f64.powi(31);
             let turns = (f64::from(word(e / 4, e % 4 / 2 * 2 + 1) >> 6) + 0.5) / 2f64.powi(26);
             let (sin, cos) = (std::f64::consts::TAU * turns).sin_cos();
-            (-2.0 * u.ln()).sqrt() * if e % 2 == 0 { cos } else { sin }
+            (-2.0 * u.ln()).sqrt() * if e.is_multiple_of(2) { cos } else { sin }
         }
     };
     (0..d.rows * d.cols).map(element).collect()

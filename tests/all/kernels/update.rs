@@ -165,11 +165,11 @@ fn adam(context: &Context, items: usize, (m, n): (usize, usize), layouts: [Layou
     s.recorder.record(Advance { block: block.view, clock: Clock::Step })?;
     s.recorder.record(AdamUpdate { w: w.view, g: g.view, m: first.view, v: second.view, decoupled, block: block.view })?;
     let mut want = [vec![], vec![], vec![]];
-    for i in 0..items {
+    for (i, zero) in zeros.iter().enumerate() {
         let get = |column: u32| block.items[i].data[column as usize];
         let (rate, decay, epsilon) = (get(block::LEARNING_RATE), get(block::WEIGHT_DECAY), get(block::EPSILON));
         let (beta1, beta2) = (get(block::BETA1), get(block::BETA2));
-        let (mut w, mut m, mut v) = (w.items[i].clone(), zeros[i].clone(), zeros[i].clone());
+        let (mut w, mut m, mut v) = (w.items[i].clone(), zero.clone(), zero.clone());
         for t in 1..=taken(i, refused) {
             let mut gradient = g.items[i].clone();
             if decoupled {
