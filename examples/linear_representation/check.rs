@@ -1,6 +1,8 @@
 //! Acceptance thresholds: what must hold for the study to count as a success, with the measured number beside each.
 //!
 //! The full thresholds were measured on 8 to 14 seeds from two generators in f64, with slack. They belong to the default settings, so others are refused.
+//! Those of `--smoke` come from 16 runs (8 seed pairs, rotated and axis-aligned): KFAC's distance was at most .019 and .055, the ratios at least 10.
+//!
 //! Trials near instability differ between devices; only selected and moderate learning rates are looked at.
 
 use std::fmt;
@@ -49,11 +51,9 @@ pub(crate) fn applies(arguments: &Arguments, config: &LinearRepresentation) -> R
     if arguments.learning_rates.is_some() {
         return differs("--learning-rates", "given".into(), "each method's own grid".into());
     }
-    for (what, found, wanted) in [
-        ("--seeds", config.seeds, expected.seeds),
-        ("--steps", config.steps, expected.steps),
-        ("--batch", config.batch, expected.batch),
-    ] {
+    for (what, found, wanted) in
+        [("--seeds", config.seeds, expected.seeds), ("--steps", config.steps, expected.steps), ("--batch", config.batch, expected.batch)]
+    {
         if found != wanted {
             return differs(what, found.to_string(), wanted.to_string());
         }
@@ -133,7 +133,11 @@ fn full_verdicts(m: &Measured<'_>) -> Vec<Verdict> {
         if rotated {
             let distance = |method| m.at(method, 1000.0, 4e-2).map_or(f64::NAN, Outcome::subspace_distance);
             let ratio = distance(Method::BnInSgd) / distance(Method::Sgd);
-            list.push(at_most("A8 kappa 1000, rotated: BN-input + SGD's distance over SGD's at rate 0.04, off 1", (ratio - 1.0).abs(), 0.2));
+            list.push(at_most(
+                "A8 kappa 1000, rotated: BN-input + SGD's distance over SGD's at rate 0.04, off 1",
+                (ratio - 1.0).abs(),
+                0.2,
+            ));
         } else {
             let ratio = m.distance(Method::BnInSgd, 1000.0) / m.distance(Method::Sgd, 1000.0);
             list.push(at_most("A8 kappa 1000, axis-aligned: BN-input + SGD's distance over SGD's", ratio, 0.125));
@@ -145,9 +149,9 @@ fn full_verdicts(m: &Measured<'_>) -> Vec<Verdict> {
 fn smoke_verdicts(m: &Measured<'_>) -> Vec<Verdict> {
     let mut list = Vec::new();
     if m.ran(Method::Kfac) {
-        list.push(at_most("smoke, kappa 1: KFAC's distance at the selected rate", m.distance(Method::Kfac, 1.0), 0.03));
+        list.push(at_most("smoke, kappa 1: KFAC's distance at the selected rate", m.distance(Method::Kfac, 1.0), 0.04));
         let kfac = m.distance(Method::Kfac, 100.0);
-        list.push(at_most("smoke, kappa 100: KFAC's distance at the selected rate", kfac, 0.06));
+        list.push(at_most("smoke, kappa 100: KFAC's distance at the selected rate", kfac, 0.1));
         if m.0.config.rotated {
             for (method, what) in [
                 (Method::Sgd, "smoke, kappa 100: SGD's distance over KFAC's"),

@@ -69,7 +69,10 @@ impl Study {
             }
         }
         let (seeds, steps) = (self.config.seeds, self.config.steps);
-        let _ = writeln!(out, "geometric means over {seeds} seeds after {steps} steps; lr: lowest train excess among those that no seed diverged or froze at");
+        let _ = writeln!(
+            out,
+            "geometric means over {seeds} seeds after {steps} steps; lr: lowest train excess among those that no seed diverged or froze at"
+        );
         out
     }
 }

@@ -29,7 +29,8 @@ impl Measurement {
     /// Reads a log row. Metrics that rest on a failed factorization are NaN.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are small non-negative integers")]
     pub fn from_row(row: &[f32]) -> Self {
-        let [train, distance, transfer, basis_ok, head_ok, skipped, failed, head_skipped] = std::array::from_fn(|i| row.get(i).copied().unwrap_or(f32::NAN));
+        let [train, distance, transfer, basis_ok, head_ok, skipped, failed, head_skipped] =
+            std::array::from_fn(|i| row.get(i).copied().unwrap_or(f32::NAN));
         let valid = |x: f32, ok: bool| if ok { f64::from(x) } else { f64::NAN };
         Measurement {
             train_excess: f64::from(train),
@@ -76,7 +77,15 @@ pub fn excess_risk(r: &mut Recorder, model: &TwoLayer, head: Value, representati
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) where the operands do not fit.
-pub fn record(r: &mut Recorder, scheme: &Scheme, train: &Task, transfer: &Task, samples: &Batch, reference: Value, log: Value) -> Result<()> {
+pub fn record(
+    r: &mut Recorder,
+    scheme: &Scheme,
+    train: &Task,
+    transfer: &Task,
+    samples: &Batch,
+    reference: Value,
+    log: Value,
+) -> Result<()> {
     let model = &scheme.model;
     let cell = |column: usize| log.col_range(column..column + 1);
     let representation = scheme.effective_representation(r)?;
@@ -91,7 +100,8 @@ pub fn record(r: &mut Recorder, scheme: &Scheme, train: &Task, transfer: &Task, 
 
     r.record(Axpby::copy(basis_ok, cell(3)?))?;
     r.record(Axpby::copy(head_ok, cell(4)?))?;
-    for (column, block, count) in [(5, Some(scheme.block), SKIPPED), (6, Some(scheme.block), FAILED_ROOTS), (7, scheme.head_block, SKIPPED)] {
+    for (column, block, count) in [(5, Some(scheme.block), SKIPPED), (6, Some(scheme.block), FAILED_ROOTS), (7, scheme.head_block, SKIPPED)]
+    {
         if let Some(block) = block {
             let count = count as usize;
             r.record(Axpby::copy(block.col_range(count..count + 1)?, cell(column)?))?;

@@ -3,14 +3,14 @@
 //! Trouble never stops a run. A gradient or direction that is not finite (or above 1e18) closes that trial's gate and its weights stay; a factor that has no
 //! Cholesky factorization leaves the trial's previous inverse, head or representation in place. Both are counted in the trial's blocks.
 
-use super::two_layer::{Batch, TwoLayer, per_sample};
 use super::method::Method;
+use super::two_layer::{Batch, TwoLayer, per_sample};
 use crate::error::Result;
 use crate::linalg::{orthonormalise, spd_inverse, spd_solve};
 use crate::plan::block::{CURRENT_RATE, FLAG, WIDTH};
 use crate::plan::{
-    AdamUpdate, Advance, Axpby, CheckFinite, Clock, Coef, Gemm, KronFactor, Recorder, Reduce, ReduceKind, Role, RootOutcome,
-    SgdUpdate, SolveTriangular, Value,
+    AdamUpdate, Advance, Axpby, CheckFinite, Clock, Coef, Gemm, KronFactor, Recorder, Reduce, ReduceKind, Role, RootOutcome, SgdUpdate,
+    SolveTriangular, Value,
 };
 use crate::tensor::{ElementType, Shape};
 
@@ -140,9 +140,7 @@ impl Scheme {
                 self.joint(r, &Batch { x, ..*batch })
             }
             Method::Amgd | Method::KfacLs => self.minimise_then_descend(r, batch, batch),
-            Method::AmgdSplit | Method::Dfw => {
-                self.minimise_then_descend(r, &batch.rows(0, half)?, &batch.rows(half, batch.samples())?)
-            }
+            Method::AmgdSplit | Method::Dfw => self.minimise_then_descend(r, &batch.rows(0, half)?, &batch.rows(half, batch.samples())?),
             Method::Kfac | Method::Foof => self.alternate(r, batch),
         }
     }

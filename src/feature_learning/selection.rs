@@ -82,8 +82,5 @@ pub fn select(outcomes: &[Outcome], method: Method, kappa: f64, criterion: Crite
         Criterion::TrainExcess => o.train_excess(),
         Criterion::TransferExcess => o.transfer_excess(),
     };
-    outcomes
-        .iter()
-        .filter(|o| o.method == method && o.kappa == kappa && o.is_sound())
-        .min_by(|a, b| score(a).total_cmp(&score(b)))
+    outcomes.iter().filter(|o| o.method == method && o.kappa == kappa && o.is_sound()).min_by(|a, b| score(a).total_cmp(&score(b)))
 }

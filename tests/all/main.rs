@@ -14,6 +14,7 @@ mod linalg;
 mod optimizers;
 mod oracle;
 mod plans;
+mod reproduction;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     cases.extend(linalg::cases());
     cases.extend(golden::cases());
     cases.extend(optimizers::cases());
+    cases.extend(reproduction::cases());
     #[cfg(feature = "gpu")]
     cases.extend(embed::cases());
     let trials = cases.into_iter().flat_map(case::Case::trials).collect();
