@@ -1,6 +1,8 @@
 //! Acceptance thresholds: what must hold for the study to count as a success, with the measured number beside each.
 //!
 //! The full thresholds were measured on 8 to 14 seeds from two generators in f64, with slack. They belong to the default settings, so others are refused.
+//! Those of `--smoke` come from 16 runs (8 seed pairs, rotated and axis-aligned): KFAC's distance was at most .019 and .055, the ratios at least 10.
+//!
 //! Trials near instability differ between devices; only selected and moderate learning rates are looked at.
 
 use std::fmt;
@@ -147,9 +149,9 @@ fn full_verdicts(m: &Measured<'_>) -> Vec<Verdict> {
 fn smoke_verdicts(m: &Measured<'_>) -> Vec<Verdict> {
     let mut list = Vec::new();
     if m.ran(Method::Kfac) {
-        list.push(at_most("smoke, kappa 1: KFAC's distance at the selected rate", m.distance(Method::Kfac, 1.0), 0.03));
+        list.push(at_most("smoke, kappa 1: KFAC's distance at the selected rate", m.distance(Method::Kfac, 1.0), 0.04));
         let kfac = m.distance(Method::Kfac, 100.0);
-        list.push(at_most("smoke, kappa 100: KFAC's distance at the selected rate", kfac, 0.06));
+        list.push(at_most("smoke, kappa 100: KFAC's distance at the selected rate", kfac, 0.1));
         if m.0.config.rotated {
             for (method, what) in [
                 (Method::Sgd, "smoke, kappa 100: SGD's distance over KFAC's"),

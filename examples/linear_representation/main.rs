@@ -30,8 +30,13 @@ struct Arguments {
     /// Condition numbers of the input covariances [default: 1,100,1000]
     #[arg(long, value_delimiter = ',')]
     kappa: Option<Vec<f64>>,
-    /// Methods: sgd, amgd, amgd_split, dfw, adam, kfac, kfac_ls, foof, bn_in
-    #[arg(long, value_delimiter = ',', default_value = "sgd,amgd,adam,kfac,foof")]
+    /// Training methods
+    #[arg(
+        long,
+        help = "Methods: sgd, amgd, amgd_split, dfw, adam, kfac, kfac_ls, foof, bn_in",
+        value_delimiter = ',',
+        default_value = "sgd,amgd,adam,kfac,foof"
+    )]
     methods: Vec<Method>,
     /// Learning rates for every method [default: each method's own grid]
     #[arg(long, value_delimiter = ',')]
@@ -67,6 +72,9 @@ struct Arguments {
     #[arg(long)]
     check: bool,
 }
+
+/// Wall-clock time by method.
+type Seconds = Vec<(Method, f64)>;
 
 /// The small problem of `--smoke`.
 fn smoke() -> LinearRepresentation {
@@ -119,7 +127,7 @@ impl Arguments {
     }
 }
 
-fn train(arguments: &Arguments, config: &LinearRepresentation, context: &Context) -> layerwise::Result<(Vec<Record>, Vec<(Method, f64)>)> {
+fn train(arguments: &Arguments, config: &LinearRepresentation, context: &Context) -> layerwise::Result<(Vec<Record>, Seconds)> {
     let rates = |method: Method| arguments.learning_rates.clone().unwrap_or_else(|| method.learning_rates().to_vec());
     let trials = |method: Method| config.kappas.len() * config.seeds * rates(method).len();
     let total: usize = arguments.methods.iter().map(|&m| config.steps * trials(m)).sum();

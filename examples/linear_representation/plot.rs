@@ -1,4 +1,5 @@
 //! SVG plots: learning curves per anisotropy, and the final distance against anisotropy.
+#![allow(clippy::cast_possible_truncation, reason = "pixels, decades and small counts")]
 
 use std::path::Path;
 
@@ -12,7 +13,11 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::report::Study;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Outcomes = Result<(), Box<dyn std::error::Error>>;
+type Drawn<T = ()> = Result<T, Box<dyn std::error::Error>>;
+type Metric = fn(&Measurement) -> f64;
+
+/// (step or anisotropy, metric by seed).
+type Curve = Vec<(f64, Vec<f64>)>;
 
 const INK: RGBColor = RGBColor(45, 45, 45);
 const GRID: RGBColor = RGBColor(222, 222, 222);
@@ -58,7 +63,7 @@ fn marker(method: Method) -> &'static [(i32, i32)] {
     }
 }
 
-fn draw_marker(area: &Area<'_>, at: (i32, i32), method: Method) -> Outcomes {
+fn draw_marker(area: &Area<'_>, at: (i32, i32), method: Method) -> Drawn {
     let fill = colour(method).filled();
     match marker(method) {
         [] => area.draw(&Circle::new(at, 4, fill))?,
@@ -126,13 +131,7 @@ struct Panel<'a, 'b> {
 
 impl<'a, 'b> Panel<'a, 'b> {
     /// Draws title, axes and grid lines at decades (fainter ones at 2 to 9).
-    fn new(
-        area: &'a Area<'b>,
-        title: &str,
-        x_label: &str,
-        x: std::ops::Range<f64>,
-        y: std::ops::Range<f64>,
-    ) -> Result<Self, Box<dyn std::error::Error>> {
+    fn new(area: &'a Area<'b>, title: &str, x_label: &str, x: std::ops::Range<f64>, y: std::ops::Range<f64>) -> Drawn<Self> {
         let (width, height) = area.dim_in_pixel();
         let panel = Panel { area, x, y, left: 64, right: width as i32 - 14, top: 34, bottom: height as i32 - 52 };
         let (left, right, top, bottom) = (panel.left, panel.right, panel.top, panel.bottom);
@@ -166,7 +165,7 @@ impl<'a, 'b> Panel<'a, 'b> {
         self.bottom - (share * f64::from(self.bottom - self.top)).round() as i32
     }
 
-    fn line(&self, points: &[(f64, f64)], method: Method, every: usize) -> Outcomes {
+    fn line(&self, points: &[(f64, f64)], method: Method, every: usize) -> Drawn {
         let pixels: Vec<_> = points.iter().map(|p| (self.x_pixel(p.0), self.y_pixel(p.1))).collect();
         self.area.draw(&PathElement::new(pixels.clone(), colour(method).stroke_width(2)))?;
         for (i, &at) in pixels.iter().enumerate() {
@@ -177,7 +176,7 @@ impl<'a, 'b> Panel<'a, 'b> {
         Ok(())
     }
 
-    fn band(&self, band: &[(f64, f64, f64)], method: Method) -> Outcomes {
+    fn band(&self, band: &[(f64, f64, f64)], method: Method) -> Drawn {
         let up = band.iter().map(|b| (self.x_pixel(b.0), self.y_pixel(b.2)));
         let back = band.iter().rev().map(|b| (self.x_pixel(b.0), self.y_pixel(b.1)));
         self.area.draw(&Polygon::new(up.chain(back).collect::<Vec<_>>(), colour(method).mix(0.16).filled()))?;
@@ -194,13 +193,7 @@ fn ticks(range: &std::ops::Range<f64>) -> Vec<f64> {
 }
 
 /// Title, sub-title and legend; returns the area below them.
-fn header<'a>(
-    root: &Area<'a>,
-    title: &str,
-    subtitle: &str,
-    entries: &[(Method, String)],
-    height: u32,
-) -> Result<Area<'a>, Box<dyn std::error::Error>> {
+fn header<'a>(root: &Area<'a>, title: &str, subtitle: &str, entries: &[(Method, String)], height: u32) -> Drawn<Area<'a>> {
     root.fill(&WHITE)?;
     root.draw(&Text::new(title.to_owned(), (20, 14), anchored(22, HPos::Left, VPos::Top)))?;
     root.draw(&Text::new(subtitle.to_owned(), (20, 44), anchored(14, HPos::Left, VPos::Top)))?;
@@ -240,8 +233,8 @@ fn setting(study: &Study) -> String {
 }
 
 /// Seeds of one outcome at each log point after step 0: (step, metric by seed).
-fn curve(study: &Study, outcome: &Outcome, metric: fn(&Measurement) -> f64) -> Vec<(f64, Vec<f64>)> {
-    let mut points: Vec<(f64, Vec<f64>)> = Vec::new();
+fn curve(study: &Study, outcome: &Outcome, metric: Metric) -> Curve {
+    let mut points = Curve::new();
     let mine = |r: &&layerwise::feature_learning::Record| {
         (r.method, r.kappa, r.learning_rate) == (outcome.method, outcome.kappa, outcome.learning_rate) && r.step > 0
     };
@@ -259,13 +252,13 @@ fn extremes(values: &[f64]) -> (f64, f64) {
     values.iter().fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), &v| (low.min(v), high.max(v)))
 }
 
-const METRICS: [(&str, fn(&Measurement) -> f64); 3] = [
+const METRICS: [(&str, Metric); 3] = [
     ("train excess (population)", |m| m.train_excess),
     ("subspace distance", |m| m.subspace_distance),
     ("transfer excess", |m| m.transfer_excess),
 ];
 
-fn curves(study: &Study, kappa: f64, path: &Path) -> Outcomes {
+fn curves(study: &Study, kappa: f64, path: &Path) -> Drawn {
     let chosen: Vec<(Method, Option<&Outcome>)> = study.methods.iter().map(|&m| (m, study.selected(m, kappa))).collect();
     let entries: Vec<(Method, String)> = chosen
         .iter()
@@ -276,8 +269,7 @@ fn curves(study: &Study, kappa: f64, path: &Path) -> Outcomes {
     let body = header(&root, &format!("Learning curves at condition number {kappa} of the inputs"), &setting(study), &entries, height)?;
     let panels = body.margin(4, 4, 8, 8).split_evenly((1, 3));
     for (area, (title, metric)) in panels.iter().zip(METRICS) {
-        let data: Vec<(Method, Vec<(f64, Vec<f64>)>)> =
-            chosen.iter().filter_map(|(m, o)| o.map(|o| (*m, curve(study, o, metric)))).collect();
+        let data: Vec<(Method, Curve)> = chosen.iter().filter_map(|(m, o)| o.map(|o| (*m, curve(study, o, metric)))).collect();
         let range = decades(data.iter().flat_map(|(_, c)| c.iter().flat_map(|p| p.1.iter().copied())));
         let panel = Panel::new(area, title, "steps", 1.0..(study.config.steps as f64).max(2.0), range)?;
         for (method, points) in &data {
@@ -293,7 +285,7 @@ fn curves(study: &Study, kappa: f64, path: &Path) -> Outcomes {
     Ok(())
 }
 
-fn distance_against_kappa(study: &Study, path: &Path) -> Outcomes {
+fn distance_against_kappa(study: &Study, path: &Path) -> Drawn {
     let entries: Vec<(Method, String)> = study.methods.iter().map(|&m| (m, label(m).to_owned())).collect();
     let height = header_height(entries.len(), 6);
     let root = SVGBackend::new(path, (820, 480 + height)).into_drawing_area();
@@ -307,7 +299,7 @@ fn distance_against_kappa(study: &Study, path: &Path) -> Outcomes {
             let seeds: Vec<f64> = o.finals.iter().map(|f| f.measured.subspace_distance).collect();
             (o.kappa, seeds)
         });
-        let mut points: Vec<(f64, Vec<f64>)> = points.collect();
+        let mut points: Curve = points.collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
         data.push((method, points));
     }
@@ -334,7 +326,7 @@ fn distance_against_kappa(study: &Study, path: &Path) -> Outcomes {
 }
 
 /// Writes every plot into `out`; returns the file names.
-pub(crate) fn write_all(study: &Study, out: &Path) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+pub(crate) fn write_all(study: &Study, out: &Path) -> Drawn<Vec<String>> {
     let mut names = Vec::new();
     for &kappa in &study.config.kappas {
         let name = format!("curves_kappa_{kappa}.svg");

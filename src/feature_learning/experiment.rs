@@ -173,38 +173,22 @@ impl LinearRepresentation {
     /// # Errors
     /// [`Error::Config`] naming the first field outside its range.
     pub fn validate(&self) -> Result<()> {
-        let finite_positive = |x: f64| x.is_finite() && x > 0.0;
-        let checks: [(bool, &'static str, String, &'static str); 12] = [
+        let seeds_fit = u32::try_from(self.seeds).is_ok_and(|n| self.first_seed.checked_add(n).is_some());
+        let condition = self.head_condition.unwrap_or(1.0);
+        let damped = [self.damping.inputs, self.damping.hidden].iter().all(|x| x.is_finite() && *x >= 0.0);
+        let spectra = self.kappas.iter().all(|k| k.is_finite() && *k >= 1.0);
+        let checks = [
             (self.k >= 1 && self.k <= self.d_x && self.k <= OPERATOR_NORM_MAX, "k", self.k.to_string(), "1 to min(d_x, 48)"),
             (self.d_y >= self.k, "d_y", self.d_y.to_string(), "at least k"),
             (self.batch >= 2 * self.k, "batch", self.batch.to_string(), "at least 2 k"),
             (self.transfer_samples >= self.k, "transfer_samples", self.transfer_samples.to_string(), "at least k"),
             (self.steps >= 1 && self.steps < 1 << 24, "steps", self.steps.to_string(), "1 to 2^24 - 1"),
-            (!self.kappas.is_empty(), "kappas", "none".into(), "at least one"),
-            (self.kappas.iter().all(|k| k.is_finite() && *k >= 1.0), "kappas", format!("{:?}", self.kappas), "finite, at least 1"),
+            (!self.kappas.is_empty() && spectra, "kappas", format!("{:?}", self.kappas), "one or more, finite, at least 1"),
             (self.seeds >= 1, "seeds", self.seeds.to_string(), "at least 1"),
-            (
-                u32::try_from(self.seeds).is_ok_and(|n| self.first_seed.checked_add(n).is_some()),
-                "first_seed",
-                self.first_seed.to_string(),
-                "below 2^32 - seeds",
-            ),
+            (seeds_fit, "first_seed", self.first_seed.to_string(), "below 2^32 - seeds"),
             (self.noise.is_finite() && self.noise >= 0.0, "noise", self.noise.to_string(), "finite, at least 0"),
-            (
-                self.head_condition.is_none_or(|c| c.is_finite() && c >= 1.0),
-                "head_condition",
-                format!("{:?}", self.head_condition),
-                "finite, at least 1",
-            ),
-            (
-                finite_positive(f64::from(self.damping.inputs) + f64::MIN_POSITIVE)
-                    && finite_positive(f64::from(self.damping.hidden) + f64::MIN_POSITIVE)
-                    && self.damping.inputs >= 0.0
-                    && self.damping.hidden >= 0.0,
-                "damping",
-                format!("{:?}", self.damping),
-                "finite, at least 0",
-            ),
+            (condition.is_finite() && condition >= 1.0, "head_condition", condition.to_string(), "finite, at least 1"),
+            (damped, "damping", format!("{:?}", self.damping), "finite, at least 0"),
         ];
         match checks.into_iter().find(|c| !c.0) {
             Some((_, field, found, allowed)) => Err(Error::Config { method: "LinearRepresentation", field, found, allowed }),

@@ -102,14 +102,26 @@ impl Teacher {
 
     /// `Sigma^{1/2}` of a task, `[dX, dX]`: `U diag(lambda)^{1/2} U^T` with a log-spaced spectrum of ratio `kappa` and trace dX; `U = I` unless `rotated`.
     pub fn covariance_root(&self, side: Side, kappa: f64, rotated: bool) -> Vec<f32> {
+        row_major(&self.covariance_root_f64(side, kappa, rotated))
+    }
+
+    pub(super) fn representation_f64(&self) -> &Mat<f64> {
+        &self.representation
+    }
+
+    pub(super) fn head_f64(&self, side: Side) -> &Mat<f64> {
+        &self.heads[side as usize]
+    }
+
+    pub(super) fn covariance_root_f64(&self, side: Side, kappa: f64, rotated: bool) -> Mat<f64> {
         let basis = &self.bases[side as usize];
-        let roots: Vec<f64> = log_spaced_spectrum(basis.nrows(), kappa).into_iter().map(f64::sqrt).collect();
         let d = basis.nrows();
+        let roots: Vec<f64> = log_spaced_spectrum(d, kappa).into_iter().map(f64::sqrt).collect();
         if !rotated {
-            return row_major(&Mat::from_fn(d, d, |r, c| if r == c { roots[r] } else { 0.0 }));
+            return Mat::from_fn(d, d, |r, c| if r == c { roots[r] } else { 0.0 });
         }
         let scaled = Mat::from_fn(d, d, |r, c| roots[r] * basis[(r, c)]);
-        row_major(&(basis.transpose() * &scaled))
+        basis.transpose() * &scaled
     }
 
     /// `G_0`, `[k, dX]`, orthonormal rows.

@@ -16,6 +16,7 @@ mod oracle;
 #[cfg(feature = "gpu")]
 mod parity;
 mod plans;
+mod reproduction;
 #[cfg(feature = "gpu")]
 mod shaders;
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     cases.extend(linalg::cases());
     cases.extend(golden::cases());
     cases.extend(optimizers::cases());
+    cases.extend(reproduction::cases());
     #[cfg(feature = "gpu")]
     cases.extend(embed::cases());
     #[cfg(feature = "gpu")]
