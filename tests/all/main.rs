@@ -5,6 +5,7 @@
 
 mod case;
 mod compare;
+mod docs;
 #[cfg(feature = "gpu")]
 mod embed;
 mod faults;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     cases.extend(plans::cases());
     cases.extend(kernels::cases());
     cases.extend(faults::cases());
+    cases.extend(docs::cases());
     cases.extend(linalg::cases());
     cases.extend(golden::cases());
     cases.extend(optimizers::cases());

@@ -235,8 +235,8 @@ fn display() -> Outcome {
 accumulate:
   right [2, 4, 4] <- kron_factor(x taps[(b/2)%1]@1[8x4:5,1], out right) decay 0.95 scale 1
 apply:
-  gemm.4 [2, 4, 3] <- gemm(a right, b g^T) alpha 1 beta 1 gamma 0
-  w [2, 3, 4] <- axpby(x gemm.4^T, out w) alpha -0.5 beta 1 gamma 0
+  gemm.4 [2, 4, 3] <- gemm(a right, b g^T)
+  w [2, 3, 4] <- axpby(x gemm.4^T, out w) alpha -0.5
 ";
     let got = sample()?.to_string();
     ensure(got == want, || format!("the plan prints\n{got}\nexpected\n{want}"))
