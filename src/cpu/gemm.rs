@@ -33,6 +33,31 @@ fn par(flops: usize) -> Par {
     if flops >= SPLIT_FLOPS { Par::rayon(0) } else { Par::Seq }
 }
 
+/// `item <- beta item`.
+fn scale(item: &mut [f32], v: &Value, beta: f32) {
+    // One of the strides is 1: runs along that axis are contiguous.
+    let (runs, length, stride) = if v.col_stride == 1 { (v.rows, v.cols, v.row_stride) } else { (v.cols, v.rows, v.col_stride) };
+    for run in 0..runs {
+        item[run * stride..][..length].iter_mut().for_each(|x| *x *= beta);
+    }
+}
+
+/// `item = beta d`.
+fn scaled_copy(d: &[f32], from: &Value, beta: f32, item: &mut [f32], v: &Value) {
+    let (runs, length) = if v.col_stride == 1 { (v.rows, v.cols) } else { (v.cols, v.rows) };
+    let axes = |v: &Value, by_row: bool| if by_row { (v.row_stride, v.col_stride) } else { (v.col_stride, v.row_stride) };
+    let ((to_stride, _), (from_stride, from_step)) = (axes(v, v.col_stride == 1), axes(from, v.col_stride == 1));
+    for run in 0..runs {
+        let to = &mut item[run * to_stride..][..length];
+        let source = &d[run * from_stride..];
+        if from_step == 1 {
+            to.iter_mut().zip(source).for_each(|(to, x)| *to = beta * x);
+        } else {
+            to.iter_mut().zip(source.iter().step_by(from_step.max(1))).for_each(|(to, x)| *to = beta * x);
+        }
+    }
+}
+
 /// `out = alpha a b + beta d + gamma I`.
 pub(super) fn gemm(op: &Gemm, memory: &mut Memory<'_>) {
     let in_place = op.d == Some(op.out);
@@ -46,11 +71,10 @@ pub(super) fn gemm(op: &Gemm, memory: &mut Memory<'_>) {
         let mut accumulate = Accum::Replace;
         if op.d.is_some() && !op.beta.is_zero() {
             accumulate = Accum::Add;
-            for r in 0..v.rows {
-                for c in 0..v.cols {
-                    let at = r * v.row_stride + c * v.col_stride;
-                    item[at] = beta * d.map_or(item[at], |d| d.item(i)[r * d.view.row_stride + c * d.view.col_stride]);
-                }
+            match d {
+                None if beta == 1.0 => {}
+                None => scale(item, &v, beta),
+                Some(d) => scaled_copy(d.item(i), &d.view, beta, item, &v),
             }
         }
         let (a_words, b_words) = (a.elements(i), b.elements(i));
