@@ -6,6 +6,7 @@ use std::path::Path;
 use layerwise::feature_learning::Method;
 use layerwise::feature_learning::metrics::Measurement;
 use layerwise::feature_learning::selection::{Outcome, geometric_mean};
+use layerwise::feature_learning::theory;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -176,6 +177,16 @@ impl<'a, 'b> Panel<'a, 'b> {
         Ok(())
     }
 
+    /// A dashed level with its name above the left end.
+    fn level(&self, y: f64, name: &str) -> Drawn {
+        let at = self.y_pixel(y);
+        for x in (self.left..self.right).step_by(9) {
+            self.area.draw(&PathElement::new([(x, at), ((x + 5).min(self.right), at)], INK.mix(0.7)))?;
+        }
+        self.area.draw(&Text::new(name.to_owned(), (self.left + 6, at - 3), anchored(13, HPos::Left, VPos::Bottom)))?;
+        Ok(())
+    }
+
     fn band(&self, band: &[(f64, f64, f64)], method: Method) -> Drawn {
         let up = band.iter().map(|b| (self.x_pixel(b.0), self.y_pixel(b.2)));
         let back = band.iter().rev().map(|b| (self.x_pixel(b.0), self.y_pixel(b.1)));
@@ -252,11 +263,9 @@ fn extremes(values: &[f64]) -> (f64, f64) {
     values.iter().fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), &v| (low.min(v), high.max(v)))
 }
 
-const METRICS: [(&str, Metric); 3] = [
-    ("train excess (population)", |m| m.train_excess),
-    ("subspace distance", |m| m.subspace_distance),
-    ("transfer excess", |m| m.transfer_excess),
-];
+const TRANSFER: &str = "transfer excess";
+const METRICS: [(&str, Metric); 3] =
+    [("train excess (population)", |m| m.train_excess), ("subspace distance", |m| m.subspace_distance), (TRANSFER, |m| m.transfer_excess)];
 
 fn curves(study: &Study, kappa: f64, path: &Path) -> Drawn {
     let chosen: Vec<(Method, Option<&Outcome>)> = study.methods.iter().map(|&m| (m, study.selected(m, kappa))).collect();
@@ -270,8 +279,13 @@ fn curves(study: &Study, kappa: f64, path: &Path) -> Drawn {
     let panels = body.margin(4, 4, 8, 8).split_evenly((1, 3));
     for (area, (title, metric)) in panels.iter().zip(METRICS) {
         let data: Vec<(Method, Curve)> = chosen.iter().filter_map(|(m, o)| o.map(|o| (*m, curve(study, o, metric)))).collect();
-        let range = decades(data.iter().flat_map(|(_, c)| c.iter().flat_map(|p| p.1.iter().copied())));
+        let c = &study.config;
+        let floor = (title == TRANSFER).then(|| theory::transfer_floor(c.d_y, c.k, c.noise, c.transfer_samples)).filter(|f| *f > 0.0);
+        let range = decades(data.iter().flat_map(|(_, c)| c.iter().flat_map(|p| p.1.iter().copied())).chain(floor));
         let panel = Panel::new(area, title, "steps", 1.0..(study.config.steps as f64).max(2.0), range)?;
+        if let Some(floor) = floor {
+            panel.level(floor, "true features")?;
+        }
         for (method, points) in &data {
             let band: Vec<_> = points.iter().map(|(x, seeds)| (*x, extremes(seeds).0, extremes(seeds).1)).collect();
             panel.band(&band, *method)?;

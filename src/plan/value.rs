@@ -145,6 +145,17 @@ impl Value {
     ///
     /// Trials that share data sit together, so their products with that data fold into one taller product. [`unfold`](Self::unfold) is the inverse.
     ///
+    /// ```
+    /// use layerwise::{Recorder, Shape};
+    /// let mut r = Recorder::new();
+    /// let g = r.external("G", Shape::new(10, 8, 100))?; // two data items, five trials each
+    /// let x = r.external("x", Shape::new(2, 1024, 100))?;
+    /// let z = r.matmul(g.fold(5)?, x.t())?; // two [40, 100] x [100, 1024] products
+    /// assert_eq!(z.unfold(5)?.shape(), Shape::new(10, 8, 1024));
+    /// assert!(g.fold(3).is_err() && g.t().fold(5).is_err());
+    /// # Ok::<(), layerwise::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Shape`] where `h` does not divide the items, the items are repeated, or their rows are not evenly spaced from item to item.
     pub fn fold(self, h: usize) -> Result<Self> {
