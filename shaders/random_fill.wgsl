@@ -1,7 +1,7 @@
 // out = uniform (0, 1) | standard normal | -1 or +1, from Philox4x32-10: layout and polynomials as in src/rng.rs
 // keys [1, 2] u32 and step [1, 1] per item, out [m, n] dense per item; n.y: 0 uniform, 1 normal, 2 signs; n.z: stream.
 // One invocation a block; 64 blocks a workgroup turn: 256 elements, or 8192 signs; turns of all items in one flat index, strided over groups x.
-// Preconditions: step is an integer below 2^24; col stride of keys is 1.
+// Preconditions: step is an integer below 2^24.
 // Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 const UNIFORM: u32 = 0u;
 const NORMAL: u32 = 1u;
@@ -88,7 +88,7 @@ fn random_fill(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups)
         let item = turn / turns;
         let first = turn % turns * BLOCKS;
         let key = item_offset(0u, item);
-        let drawn = philox(vec2<u32>(keys[key], keys[key + 1u]), vec4<u32>(first + lane, u32(step[item_offset(1u, item)]), p.n.z, 0u));
+        let drawn = philox(vec2<u32>(keys[key], keys[key + p.views[0].col]), vec4<u32>(first + lane, u32(step[item_offset(1u, item)]), p.n.z, 0u));
         var values = vec4<f32>(drawn >> vec4<u32>(9u)) * (1.0 / 8388608.0) + (1.0 / 16777216.0);
         if (p.n.y == NORMAL) { values = vec4<f32>(box_muller(drawn.x, drawn.y), box_muller(drawn.z, drawn.w)); }
         words[lane] = select(drawn, bitcast<vec4<u32>>(values), p.n.y <= NORMAL);

@@ -262,9 +262,11 @@ impl Context {
         if !byte_offset.is_multiple_of(4) {
             return refuse(format!("offset {byte_offset} is not a multiple of 4"));
         }
-        let end = byte_offset + 4 * element.words(shape) as u64;
-        if end > buffer.size() {
-            return refuse(format!("{shape} {element} at offset {byte_offset} ends at byte {end}"));
+        let bytes = 4 * element.words(shape) as u64;
+        if byte_offset.checked_add(bytes).is_none_or(|end| end > buffer.size()) {
+            return refuse(format!(
+                "{shape} {element} needs {bytes} bytes from offset {byte_offset} on; make it larger, or import less of it"
+            ));
         }
         let offset = usize::try_from(byte_offset / 4).map_err(|_| Error::Buffer {
             buffer: format!("{} bytes", buffer.size()),
@@ -290,14 +292,27 @@ impl Context {
     }
 
     pub(crate) fn gpu_write(&self, buffer: &wgpu::Buffer, word: usize, words: &[f32]) -> Result<()> {
+        check_usage(buffer, wgpu::BufferUsages::COPY_DST, "`write`")?;
         self.gpu_device("write")?.write(buffer, word, words)
     }
 
     pub(crate) async fn gpu_read(&self, buffer: &wgpu::Buffer, word: usize, words: usize) -> Result<Vec<f32>> {
+        check_usage(buffer, wgpu::BufferUsages::COPY_SRC, "`read`")?;
         self.gpu_device("read")?.read(buffer, word, words).await
     }
 
     pub(crate) fn gpu_read_blocking(&self, buffer: &wgpu::Buffer, word: usize, words: usize) -> Result<Vec<f32>> {
+        check_usage(buffer, wgpu::BufferUsages::COPY_SRC, "`read`")?;
         self.gpu_device("read")?.read_blocking(buffer, word, words)
     }
+}
+
+/// Our own buffers have every usage; an imported one may lack what a copy needs.
+#[cfg(feature = "gpu")]
+fn check_usage(buffer: &wgpu::Buffer, needed: wgpu::BufferUsages, call: &str) -> Result<()> {
+    if buffer.usage().contains(needed) {
+        return Ok(());
+    }
+    let reason = format!("its usage is {:?}; {call} needs {needed:?}", buffer.usage());
+    Err(Error::Buffer { buffer: format!("{} bytes", buffer.size()), reason })
 }

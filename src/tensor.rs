@@ -202,7 +202,7 @@ impl Tensor {
     /// On a GPU the copy is queued before everything submitted later; it does not wait.
     ///
     /// # Errors
-    /// [`Error::Shape`] where the number of values differs.
+    /// [`Error::Shape`] where the number of values differs, [`Error::Buffer`] where an imported buffer was created without `COPY_DST`.
     pub fn write(&self, values: &[f32]) -> Result<()> {
         if values.len() != self.shape.elements() {
             return Err(Error::Shape {
@@ -232,7 +232,7 @@ impl Tensor {
     /// The values, blocking until they are there.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`] or [`Error::Gpu`].
+    /// [`Error::DeviceLost`] or [`Error::Gpu`]; [`Error::Buffer`] where an imported buffer was created without `COPY_SRC`.
     pub fn read(&self) -> Result<Vec<f32>> {
         let words = match &self.storage {
             Storage::Cpu(data) => lock(data)[self.offset..self.offset + self.words()].to_vec(),

@@ -63,7 +63,8 @@ pub(super) fn solve_triangular(op: &SolveTriangular, memory: &mut Memory<'_>) {
                 };
             }
         }
-        let factor = mat(l.item(i), &op.l);
+        let (words, view) = l.matrix(i);
+        let factor = mat(&words, &view);
         if op.transpose {
             solve_upper_triangular_in_place(factor.transpose(), mat_mut(item, &v), Par::Seq);
         } else {

@@ -53,7 +53,8 @@ fn scaled_copy(d: &[f32], from: &Value, beta: f32, item: &mut [f32], v: &Value) 
         if from_step == 1 {
             to.iter_mut().zip(source).for_each(|(to, x)| *to = beta * x);
         } else {
-            to.iter_mut().zip(source.iter().step_by(from_step.max(1))).for_each(|(to, x)| *to = beta * x);
+            // Not `step_by`: the step of a broadcast row is 0.
+            to.iter_mut().enumerate().for_each(|(i, to)| *to = beta * source[i * from_step]);
         }
     }
 }
@@ -77,8 +78,8 @@ pub(super) fn gemm(op: &Gemm, memory: &mut Memory<'_>) {
                 Some(d) => scaled_copy(d.item(i), &d.view, beta, item, &v),
             }
         }
-        let (a_words, b_words) = (a.elements(i), b.elements(i));
-        matmul(mat_mut(item, &v), accumulate, mat(&a_words, &op.a), mat(&b_words, &op.b), alpha, par(flops));
+        let ((a_words, a_view), (b_words, b_view)) = (a.matrix(i), b.matrix(i));
+        matmul(mat_mut(item, &v), accumulate, mat(&a_words, &a_view), mat(&b_words, &b_view), alpha, par(flops));
         if !op.gamma.is_zero() {
             for r in 0..v.rows.min(v.cols) {
                 item[r * (v.row_stride + v.col_stride)] += gamma;
@@ -106,7 +107,7 @@ pub(super) fn kron_factor(op: &KronFactor, memory: &mut Memory<'_>) {
         #[allow(clippy::cast_precision_loss, reason = "sample counts are far below 2^24")]
         let weight = (1.0 - decay) * op.scale / n as f32;
         let at = |r: usize, c: usize| r * v.row_stride + c * v.col_stride;
-        let words = x.item(i);
+        let (words, x) = x.matrix(i);
         let accumulate = if op.decay.is_zero() {
             Accum::Replace
         } else {
@@ -121,13 +122,13 @@ pub(super) fn kron_factor(op: &KronFactor, memory: &mut Memory<'_>) {
         for first in (0..q).step_by(BLOCK_ROWS) {
             let height = BLOCK_ROWS.min(q - first);
             let part = Value { rows: height, cols: first + height, ..v };
-            let rows = Value { offset: 0, cols: height, ..op.x };
-            let cols = Value { offset: 0, cols: first + height, ..op.x };
+            let rows = Value { offset: 0, cols: height, ..x };
+            let cols = Value { offset: 0, cols: first + height, ..x };
             matmul(
                 mat_mut(&mut item[first * v.row_stride..], &part),
                 accumulate,
-                mat(&words[first * op.x.col_stride..], &rows).transpose(),
-                mat(words, &cols),
+                mat(&words[first * x.col_stride..], &rows).transpose(),
+                mat(&words, &cols),
                 weight,
                 par(flops),
             );
@@ -136,7 +137,7 @@ pub(super) fn kron_factor(op: &KronFactor, memory: &mut Memory<'_>) {
             let mut sums = vec![0.0f32; q];
             for r in 0..n {
                 for (c, sum) in sums.iter_mut().enumerate() {
-                    *sum += words[r * op.x.row_stride + c * op.x.col_stride];
+                    *sum += words[r * x.row_stride + c * x.col_stride];
                 }
             }
             #[allow(clippy::cast_precision_loss, reason = "sample counts are far below 2^24")]

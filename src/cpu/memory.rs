@@ -75,6 +75,19 @@ impl<'a> Input<'a> {
         }
     }
 
+    /// Logical item `b` as matrix products take it, with one stride of 1 and the other spanning the matrix: as it lies, or unpacked where it is f16,
+    /// or laid out densely where a row is broadcast.
+    pub(crate) fn matrix(&self, b: usize) -> (Cow<'a, [f32]>, Value) {
+        let v = self.view;
+        let spans = |unit: usize, stride: usize, length: usize, runs: usize| unit == 1 && (stride >= length || runs == 1);
+        if spans(v.col_stride, v.row_stride, v.cols, v.rows) || spans(v.row_stride, v.col_stride, v.rows, v.cols) {
+            return (self.elements(b), v);
+        }
+        let words = self.elements(b);
+        let dense = (0..v.rows).flat_map(|r| (0..v.cols).map(move |c| (r, c))).map(|(r, c)| words[r * v.row_stride + c * v.col_stride]);
+        (Cow::Owned(dense.collect()), Value { offset: 0, row_stride: v.cols, col_stride: 1, ..v })
+    }
+
     /// The elements of logical item `b`, row by row.
     pub(crate) fn iter(&self, b: usize) -> impl Iterator<Item = f32> + 'a {
         let (item, v) = (self.item(b), self.view);

@@ -203,6 +203,10 @@ impl Op {
             if access != Access::Read && value.items > 1 && value.extent() > value.item_stride {
                 return Err((name, "an output whose items do not overlap".into(), "overlapping items".into()));
             }
+            let broadcast = (value.row_stride == 0 && value.rows > 1) || (value.col_stride == 0 && value.cols > 1);
+            if access != Access::Read && broadcast {
+                return Err((name, "an output whose elements do not overlap".into(), "a broadcast row".into()));
+            }
             let may_be_half = matches!((self, name), (Op::Gemm(_), "a" | "b") | (Op::Convert(_), _));
             if value.element == ElementType::F16 && !may_be_half {
                 return Err((name, "an f32 operand (record `convert` first)".into(), "f16".into()));
@@ -214,6 +218,10 @@ impl Op {
                     return Err((name, "an output in a buffer of its own".into(), format!("%{} is read and written", a.id)));
                 }
             }
+        }
+        let strided = operands.iter().find(|(name, value, _)| *name == "block" && value.cols == block::WIDTH && value.col_stride != 1);
+        if let Some((name, value, _)) = strided {
+            return Err((name, "a block whose columns are neighbours".into(), format!("columns {} elements apart", value.col_stride)));
         }
         self.check_coefficients()?;
         self.check_special()
@@ -253,6 +261,17 @@ impl Op {
                 if op.x.col_stride != 1 || op.out.col_stride != 1 || op.x.row_stride != op.x.cols || op.out.row_stride != op.out.cols =>
             {
                 Err(("x", "dense row-major items".into(), "a strided view".into()))
+            }
+            // Elements lie in words of two. The odd one out at the end of an item owns its word only where it is the item's own.
+            Op::Convert(op) => {
+                let half = if op.x.element == ElementType::F16 { op.x } else { op.out };
+                let area = half.rows * half.cols;
+                let owns = area.is_multiple_of(2) || half.item_stride == area + 1;
+                if half.offset.is_multiple_of(2) && half.item_stride.is_multiple_of(2) && (owns || op.x.element == ElementType::F16) {
+                    return Ok(());
+                }
+                let found = format!("{area} elements at offset {} of items of {}", half.offset, half.item_stride);
+                Err((if op.x.element == ElementType::F16 { "x" } else { "out" }, "an f16 view of whole 4-byte words".into(), found))
             }
             Op::RandomFill(op) if op.out.col_stride != 1 || op.out.row_stride != op.out.cols => {
                 Err(("out", "dense row-major items".into(), "a strided view".into()))

@@ -83,7 +83,7 @@ impl Recorder {
     pub fn record(&mut self, op: impl Into<Op>) -> Result<()> {
         let op = op.into();
         for (_, value, _) in op.operands() {
-            if self.values.get(value.id as usize).is_none() {
+            if !self.values.get(value.id as usize).is_some_and(|info| value.lies_in(info)) {
                 return Err(Error::Aliasing {
                     op: op.name(),
                     tensor: format!("%{}", value.id),

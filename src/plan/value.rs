@@ -233,6 +233,12 @@ impl Value {
         (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride + 1
     }
 
+    /// True if the view stays within a value like this: one of another recorder, with the same id, may not.
+    pub(crate) fn lies_in(&self, info: &ValueInfo) -> bool {
+        let stored = info.shape.batch * info.element.item_stride(info.shape.rows, info.shape.cols);
+        self.element == info.element && self.offset + (self.modulo - 1) * self.item_stride + self.extent() <= stored
+    }
+
     /// True if `batch` logical items are served: one stored item each, or a whole number of the periods asked for by [`repeat`](Value::repeat).
     pub(crate) fn serves(&self, batch: usize) -> bool {
         if self.repeated { batch.is_multiple_of(self.div * self.modulo) } else { batch == self.items }

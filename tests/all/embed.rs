@@ -279,9 +279,15 @@ fn imported_buffers(_: &Context) -> Outcome {
     // What we refuse must be refused by us, not by the host's handler.
     let uniform = wgpu::BufferDescriptor { label: None, size: 64, usage: wgpu::BufferUsages::UNIFORM, mapped_at_creation: false };
     let unusable = device.create_buffer(&uniform);
-    for (buffer, offset) in [(&unusable, 0), (&weights, 2), (&weights, 4 * 199)] {
+    for (buffer, offset) in [(&unusable, 0), (&weights, 2), (&weights, 4 * 199), (&weights, u64::MAX - 3)] {
         let refused = ctx.import(buffer, offset, a, ElementType::F32);
         ensure(matches!(refused, Err(layerwise::Error::Buffer { .. })), || format!("offset {offset}: {refused:?}"))?;
+    }
+    let storage = wgpu::BufferDescriptor { label: None, size: 64, usage: wgpu::BufferUsages::STORAGE, mapped_at_creation: false };
+    let closed = ctx.import(&device.create_buffer(&storage), 0, Shape::vector(16), ElementType::F32)?;
+    for (wanted, outcome) in [("COPY_SRC", closed.read().map(drop)), ("COPY_DST", closed.write(&[0.0; 16]))] {
+        let says = matches!(&outcome, Err(error @ layerwise::Error::Buffer { .. }) if error.to_string().contains(wanted));
+        ensure(says, || format!("without {wanted}: {outcome:?}"))?;
     }
     drop((optimizer, ctx));
     let seen = errors.load(Ordering::SeqCst);

@@ -82,6 +82,12 @@ const REFUSED: &[(&str, Attempt)] = &[
     ("an f32 operand", |s| Axpby::copy(s.half(1, 3, 4), s.v(1, 3, 4)).into()),
     ("the other element type", |s| Convert { x: s.v(1, 3, 4), out: s.v(1, 3, 4) }.into()),
     ("dense", |s| Convert { x: s.v(1, 4, 3).t(), out: s.half(1, 3, 4) }.into()),
+    // Three elements from the fourth on: the second half of one word and the whole next one.
+    ("whole 4-byte words", |s| Convert { x: rows(s.half(1, 2, 3), 1, 2), out: s.v(1, 1, 3) }.into()),
+    ("whole 4-byte words", |s| Convert { x: s.v(1, 1, 3), out: rows(s.half(1, 2, 3), 0, 1) }.into()),
+    ("do not overlap", |s| Axpby::copy(s.v(1, 4, 3), broadcast(s.v(1, 1, 3), 4)).into()),
+    ("do not overlap", |s| Gemm::new(s.v(1, 3, 2), s.v(1, 2, 4), broadcast(s.v(1, 1, 3), 4).t()).into()),
+    ("neighbours", |s| Advance { block: columns(s.v(1, block::WIDTH, 4), 1, 2).t(), clock: Clock::Step }.into()),
     ("`Dot`", |s| Reduce { kind: ReduceKind::Dot, x: s.v(1, 3, 4), y: None, out: s.v(1, 1, 1), scale: 1.0 }.into()),
     ("`Dot`", |s| Reduce { kind: ReduceKind::SumSq, x: s.v(1, 3, 4), y: Some(s.v(1, 3, 4)), out: s.v(1, 1, 1), scale: 1.0 }.into()),
     ("[3, 3]", |s| Reduce { kind: ReduceKind::Trace, x: s.v(1, 3, 4), y: None, out: s.v(1, 1, 1), scale: 1.0 }.into()),
@@ -122,6 +128,18 @@ const REFUSED: &[(&str, Attempt)] = &[
 
 fn repeated(value: Value, div: usize, modulo: usize) -> Value {
     value.repeat(div, modulo).unwrap_or(value)
+}
+
+fn rows(value: Value, from: usize, to: usize) -> Value {
+    value.row_range(from..to).unwrap_or(value)
+}
+
+fn columns(value: Value, from: usize, to: usize) -> Value {
+    value.col_range(from..to).unwrap_or(value)
+}
+
+fn broadcast(value: Value, rows: usize) -> Value {
+    value.broadcast_row(rows).unwrap_or(value)
 }
 
 fn random(out: Value, keys: Value, step: Value) -> Op {
@@ -168,6 +186,11 @@ fn another_recorder() -> Outcome {
     other.external("first", Shape::matrix(2, 2))?;
     let stranger = other.external("second", Shape::matrix(2, 2))?;
     let error = r.record(Axpby::copy(stranger, own));
+    ensure(matches!(error, Err(Error::Aliasing { .. })), || format!("{error:?}"))?;
+    // The same id, but of a larger value: what it describes would lie outside this recorder's.
+    let mut larger = Recorder::new();
+    let (stranger, sink) = (larger.external("large", Shape::new(9, 2, 2))?, r.external("sink", Shape::new(9, 2, 2))?);
+    let error = r.record(Axpby::copy(stranger, sink));
     ensure(matches!(error, Err(Error::Aliasing { .. })), || format!("{error:?}"))
 }
 

@@ -20,6 +20,7 @@ pub(super) const ROWS: &[Row] = &[
     ("axpby", "many_elements", many_elements),
     ("convert", "there_and_back", there_and_back),
     ("convert", "rounds_to_even", rounds_to_even),
+    ("convert", "blocks_of_whole_words", blocks_of_whole_words),
 ];
 
 fn copy(context: &Context) -> Outcome {
@@ -211,5 +212,26 @@ fn rounds_to_even(context: &Context) -> Outcome {
     close(&target.read()?, &want, Tol::EXACT)?;
     let uploaded = context.upload_of(shape, ElementType::F16, &values)?;
     close(&uploaded.read()?, &want, Tol::EXACT)?;
+    Ok(())
+}
+
+/// Rows 2 and 3 of four, out of and into packed storage: nothing around them moves, though the items have an odd number of elements.
+fn blocks_of_whole_words(context: &Context) -> Outcome {
+    let (whole, part) = (Shape::new(2, 5, 3), Shape::new(2, 2, 3));
+    let mut r = Recorder::new();
+    let mut declare = |name: &str, shape, element| r.declare(name.into(), shape, element, Role::External);
+    let (from, to) = (declare("from", whole, ElementType::F16)?, declare("to", whole, ElementType::F16)?);
+    let (middle, doubled) = (declare("middle", part, ElementType::F32)?, declare("doubled", part, ElementType::F32)?);
+    r.record(Convert { x: from.row_range(2..4)?, out: middle })?;
+    r.record(Axpby { alpha: Coef::Const(2.0), ..Axpby::copy(middle, doubled) })?;
+    r.record(Convert { x: doubled, out: to.row_range(2..4)? })?;
+    let values: Vec<f32> = (0u8..30).map(f32::from).collect();
+    let (source, target) = (context.upload_of(whole, ElementType::F16, &values)?, context.upload_of(whole, ElementType::F16, &values)?);
+    let mut bindings = Bindings::new();
+    bindings.bind(from, &source).bind(to, &target).bind(middle, &context.zeros(part)?).bind(doubled, &context.zeros(part)?);
+    context.prepare(&r.finish(), &bindings)?.run(&[0])?;
+    let inside = |i: usize| (6..12).contains(&(i % 15));
+    let want: Vec<f64> = values.iter().enumerate().map(|(i, &x)| f64::from(x) * if inside(i) { 2.0 } else { 1.0 }).collect();
+    close(&target.read()?, &want, Tol::EXACT)?;
     Ok(())
 }

@@ -13,6 +13,7 @@ pub(super) const ROWS: &[Row] = &[
     ("gemm", "plain", plain),
     ("gemm", "views", views),
     ("gemm", "repeats", repeats),
+    ("gemm", "broadcast_rows", broadcast_rows),
     ("gemm", "half", half),
     ("gemm", "epilogue", epilogue),
     ("gemm", "block_coefficients", block_coefficients),
@@ -22,6 +23,7 @@ pub(super) const ROWS: &[Row] = &[
     ("kron_factor", "fresh", fresh),
     ("kron_factor", "running_average", running_average),
     ("kron_factor", "views", factor_views),
+    ("kron_factor", "broadcast_row", factor_of_a_broadcast_row),
     ("kron_factor", "gate", gate),
     ("kron_factor", "many_items", many_factors),
 ];
@@ -188,6 +190,32 @@ fn alone(context: &Context) -> Outcome {
     Ok(())
 }
 
+/// `rows` copies of the only row of each item.
+fn spread(items: &[Mat], rows: usize) -> Vec<Mat> {
+    items.iter().map(|item| Mat::from_fn(rows, item.cols, |_, c| item[(0, c)])).collect()
+}
+
+/// One stored row as left operand, transposed as right operand, and as added operand of a result in either layout.
+fn broadcast_rows(context: &Context) -> Outcome {
+    for (m, k, n) in [(5, 3, 7), (1, 4, 1), (67, 33, 5)] {
+        for out_layout in [Layout::Dense, Layout::Transposed] {
+            let mut s = Stage::new(context, m);
+            let a = s.operand("a", [3, 1, k], Layout::Dense)?;
+            let b = s.operand("b", [3, 1, k], Layout::Inside)?;
+            let d = s.operand("d", [3, 1, n], Layout::Dense)?;
+            let out = s.output("out", [3, m, n], out_layout)?;
+            let (left, right, added) = (a.view.broadcast_row(m)?, b.view.broadcast_row(n)?.t(), d.view.broadcast_row(m)?);
+            s.recorder.record(Gemm { d: Some(added), ..Gemm::new(left, right, out.view) })?;
+            let terms = Terms { alpha: 1.0, beta: 1.0, gamma: 0.0 };
+            let (left, right, added) = (spread(&a.items, m), spread(&b.items, n), spread(&d.items, m));
+            let items = (0..3).map(|i| expected(&left[i], &right[i].t(), Some(&added[i]), &terms));
+            let (want, size): (Vec<_>, Vec<_>) = items.unzip();
+            about(s.run(1)?.expect_within(&out, &want, &size, Tol::gemm(k)), (m, k, n, out_layout))?;
+        }
+    }
+    Ok(())
+}
+
 fn ignores_d(context: &Context) -> Outcome {
     let mut s = Stage::new(context, 1);
     let a = s.operand("a", [2, 5, 6], Layout::Dense)?;
@@ -276,6 +304,15 @@ fn factor_views(context: &Context) -> Outcome {
         }
     }
     Ok(())
+}
+
+fn factor_of_a_broadcast_row(context: &Context) -> Outcome {
+    let mut s = Stage::new(context, 7);
+    let x = s.operand("x", [2, 1, 40], Layout::Dense)?;
+    let out = s.output("out", [2, 41, 41], Layout::Dense)?;
+    s.recorder.record(KronFactor { ones: true, ..KronFactor::new(x.view.broadcast_row(9)?, out.view) })?;
+    let (want, size): (Vec<_>, Vec<_>) = spread(&x.items, 9).iter().map(|x| average(None, x, true, 0.0, 1.0)).unzip();
+    s.run(1)?.expect_within(&out, &want, &size, Tol::gemm(9))
 }
 
 fn gate(context: &Context) -> Outcome {

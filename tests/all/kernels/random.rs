@@ -15,6 +15,7 @@ pub(super) const ROWS: &[Row] = &[
     ("random_fill", "normal", |context| sizes(context, Distribution::Normal)),
     ("random_fill", "rademacher", |context| sizes(context, Distribution::Rademacher)),
     ("random_fill", "shared_keys_and_steps", shared),
+    ("random_fill", "keys_in_a_column", keys_in_a_column),
     ("random_fill", "many_items", many_items),
     ("random_fill", "normals_of_two_devices", two_devices),
 ];
@@ -110,5 +111,25 @@ fn two_devices(context: &Context) -> Outcome {
     }
     let want: Vec<f64> = want.into_iter().map(f64::from).collect();
     close(&draw(context, &d, &[77.0])?, &want, Tol::absolute(1e-6))?;
+    Ok(())
+}
+
+/// Keys read as a transposed column of a larger table give the numbers of the same keys in a row.
+fn keys_in_a_column(context: &Context) -> Outcome {
+    let d = Draw { items: 1, rows: 3, cols: 5, distribution: Distribution::Normal, stream: 2 };
+    let mut r = Recorder::new();
+    let (out, table) = (r.external("out", Shape::matrix(3, 5))?, r.external("keys", Shape::matrix(2, 3))?);
+    let step = r.external("step", Shape::matrix(1, 1))?;
+    r.record(RandomFill { out, distribution: d.distribution, stream: d.stream, keys: table.col_range(1..2)?.t(), step })?;
+    let [first, second] = key(0);
+    let words = [9, first, 9, 9, second, 9].map(bits);
+    let target = context.zeros(Shape::matrix(3, 5))?;
+    let mut bindings = Bindings::new();
+    bindings.bind(out, &target).bind(table, &context.upload(Shape::matrix(2, 3), &words)?);
+    bindings.bind(step, &context.upload(Shape::matrix(1, 1), &[4.0])?);
+    context.prepare(&r.finish(), &bindings)?.run(&[0])?;
+    if target.read()? != draw(context, &d, &[4.0])? {
+        return Err("keys in a column draw other numbers".into());
+    }
     Ok(())
 }
