@@ -98,6 +98,22 @@ pub enum Error {
         /// wgpu's own words.
         message: String,
     },
+    /// A saved state does not fit the optimizer that should take it, or is damaged. The optimizer is unchanged.
+    #[error("state not loaded: {}", .mismatches.join("; "))]
+    Checkpoint {
+        /// Everything that does not fit: format, version, methods, names, shapes, values.
+        mismatches: Vec<String>,
+    },
+    /// A file could not be read or written.
+    #[error("{doing} `{path}`: {reason}")]
+    File {
+        /// What we were doing.
+        doing: &'static str,
+        /// The file.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
     /// The call makes no sense on this kind of context.
     #[error("{call} needs {needs}; this context is {found}")]
     WrongContext {

@@ -54,6 +54,8 @@ pub(crate) enum Kind {
 /// A kept value and how it starts.
 pub(crate) struct Kept {
     pub(crate) name: String,
+    /// Index of its stack in the group.
+    pub(crate) stack: usize,
     pub(crate) value: Value,
     pub(crate) kind: Kind,
     /// Starts as identity matrices instead of zeros.
@@ -62,6 +64,7 @@ pub(crate) struct Kept {
 
 /// Declares kept values.
 pub(crate) struct Keep<'a> {
+    pub(crate) stack: usize,
     pub(crate) r: &'a mut Recorder,
     pub(crate) kept: &'a mut Vec<Kept>,
 }
@@ -80,7 +83,7 @@ impl Keep<'_> {
     fn add(&mut self, stack: &Stack, name: &str, shape: Shape, kind: Kind, identity: bool) -> Result<Value> {
         let name = format!("{}.{name}", stack.name);
         let value = self.r.state(name.clone(), shape)?;
-        self.kept.push(Kept { name, value, kind, identity });
+        self.kept.push(Kept { name, stack: self.stack, value, kind, identity });
         Ok(value)
     }
 }
@@ -110,8 +113,8 @@ pub(crate) fn record<B: Beats>(
     prefix: &str,
 ) -> Result<Segments> {
     let mut pairs = Vec::with_capacity(stacks.len());
-    for stack in stacks {
-        let state = method.declare(&stack, &mut Keep { r: &mut *r, kept: &mut *kept })?;
+    for (i, stack) in stacks.into_iter().enumerate() {
+        let state = method.declare(&stack, &mut Keep { stack: i, r: &mut *r, kept: &mut *kept })?;
         pairs.push((stack, state));
     }
     let rates_segment = r.segment(format!("{prefix}learning rates"));

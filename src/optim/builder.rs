@@ -3,7 +3,7 @@
 use super::beats::{Beats, Kept, Kind, Segments, record};
 use super::config::{Check, Method, Row};
 use super::group::{Group, Parameter};
-use super::optimizer::{GroupState, Optimizer, StateBytes};
+use super::optimizer::{GroupState, MemoryReport, Optimizer, StateTensor};
 use super::stack::{Stack, form_stacks};
 use crate::context::Context;
 use crate::error::Result;
@@ -47,33 +47,31 @@ impl Builder {
             groups.push(add_group(&mut r, &mut bindings, &mut state, group, trials[i], &prefix)?);
         }
         let plan = r.finish();
-        state.bytes.scratch = plan.scratch_bytes();
+        state.memory.scratch = plan.scratch_bytes();
         let prepared = self.context.prepare(&plan, &bindings)?;
-        Ok(Optimizer::new(&self.context, prepared, groups, state.tensors, state.bytes))
+        Ok(Optimizer::new(&self.context, prepared, groups, state.memory))
     }
 }
 
-/// Tensors that the optimizer owns, by name.
+/// Counts what the optimizer owns.
 struct State<'a> {
     context: &'a Context,
-    tensors: Vec<(String, Tensor)>,
-    bytes: StateBytes,
+    memory: MemoryReport,
 }
 
 impl<'a> State<'a> {
     fn new(context: &'a Context) -> Self {
-        State { context, tensors: Vec::new(), bytes: StateBytes::default() }
+        State { context, memory: MemoryReport::default() }
     }
 
-    fn add(&mut self, name: String, kind: Kind, tensor: &Tensor) {
+    fn add(&mut self, kind: Kind, tensor: &Tensor) {
         let bytes = match kind {
-            Kind::Block => &mut self.bytes.blocks,
-            Kind::Moment => &mut self.bytes.moments,
-            Kind::Statistics => &mut self.bytes.statistics,
-            Kind::Root => &mut self.bytes.roots,
+            Kind::Block => &mut self.memory.blocks,
+            Kind::Moment => &mut self.memory.moments,
+            Kind::Statistics => &mut self.memory.statistics,
+            Kind::Root => &mut self.memory.roots,
         };
         *bytes += 4 * tensor.words() as u64;
-        self.tensors.push((name, tensor.clone()));
     }
 }
 
@@ -87,13 +85,14 @@ fn add_group(
 ) -> Result<GroupState> {
     let members = form_stacks(&group.parameters, group.needs_taps());
     let rows: Vec<f32> = (0..trials).flat_map(|trial| block_row(group, trial)).collect();
-    let (mut stacks, mut blocks) = (Vec::new(), Vec::new());
+    let (mut stacks, mut blocks, mut tensors) = (Vec::new(), Vec::new(), Vec::new());
     for member in &members {
         let parameters: Vec<&Parameter> = member.iter().map(|&i| &group.parameters[i]).collect();
         let stack = Stack::declare(r, bindings, &parameters, group.needs_taps())?;
         let tensor = state.context.upload(Shape::new(stack.items(), 1, block::WIDTH), &rows.repeat(stack.layers))?;
         bindings.bind(stack.block, &tensor);
-        state.add(format!("{}.block", stack.name), Kind::Block, &tensor);
+        state.add(Kind::Block, &tensor);
+        tensors.push(state_tensor(format!("{}.block", stack.name), stacks.len(), &tensor));
         blocks.push(tensor);
         stacks.push(stack);
     }
@@ -101,7 +100,7 @@ fn add_group(
     let shape = Shape::new(items, 1, 1);
     let (rates, rates_tensor) = (r.state(format!("{prefix}learning_rates"), shape)?, state.context.zeros(shape)?);
     bindings.bind(rates, &rates_tensor);
-    state.bytes.blocks += 4 * items as u64;
+    state.memory.blocks += 4 * items as u64;
     let mut kept: Vec<Kept> = Vec::new();
     let segments: Segments = match &group.method {
         Method::Sgd(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
@@ -116,7 +115,8 @@ fn add_group(
             state.context.zeros(k.value.shape())?
         };
         bindings.bind(k.value, &tensor);
-        state.add(k.name, k.kind, &tensor);
+        state.add(k.kind, &tensor);
+        tensors.push(state_tensor(k.name, k.stack, &tensor));
     }
     let mut places = vec![(0, 0); group.parameters.len()];
     for (s, member) in members.iter().enumerate() {
@@ -125,7 +125,28 @@ fn add_group(
         }
     }
     let parameters = group.parameters.iter().zip(places).map(|(p, (stack, layer))| (p.name.clone(), stack, layer)).collect();
-    Ok(GroupState { segments, trials, rates: rates_tensor, changed: false, upload: None, blocks, parameters })
+    Ok(GroupState {
+        segments,
+        trials,
+        rates: rates_tensor,
+        changed: false,
+        upload: None,
+        blocks,
+        parameters,
+        kept: tensors,
+        #[cfg(feature = "checkpoint")]
+        method: group.method,
+    })
+}
+
+#[cfg_attr(not(feature = "checkpoint"), allow(unused_variables, reason = "only a checkpoint cuts stacks"))]
+fn state_tensor(name: String, stack: usize, tensor: &Tensor) -> StateTensor {
+    StateTensor {
+        name,
+        #[cfg(feature = "checkpoint")]
+        stack,
+        tensor: tensor.clone(),
+    }
 }
 
 fn block_row(group: &Group, trial: usize) -> Row {

@@ -29,11 +29,19 @@
 //! A step never waits and never fails for numerical reasons. Where a gradient is not finite (or above 1e18 in magnitude, whose square is infinite), that
 //! layer of that trial keeps weight, state and step counter; where a factor can't be inverted, it keeps its previous root, and its damping grows tenfold
 //! for the next try. [`Optimizer::health`] tells, whenever you log.
+//!
+//! # Saving and resuming
+//! With feature `checkpoint` an optimizer writes its state to bytes or a file in the safetensors format (`Optimizer::state_bytes`, `Optimizer::save`)
+//! and a new one goes on from there, bit by bit as if nothing had happened. Weights are yours: save them beside it.
 
 mod adam;
 mod beats;
 mod builder;
+#[cfg(feature = "checkpoint")]
+mod checkpoint;
 mod config;
+#[cfg(feature = "checkpoint")]
+mod file;
 mod group;
 mod health;
 mod kfac;
@@ -50,6 +58,6 @@ pub use group::{Group, Parameter, Taps};
 pub use health::{Health, ParameterHealth, TrialHealth};
 pub use kfac::{DampingSplit, Kfac, OutputGradients, StatisticsStart};
 pub use learning_rate::LearningRateSchedule;
-pub use optimizer::{Optimizer, StateBytes};
+pub use optimizer::{MemoryReport, Optimizer};
 pub use schedule::{Beat, Schedule};
 pub use sgd::Sgd;

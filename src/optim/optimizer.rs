@@ -20,10 +20,9 @@ use crate::tensor::Tensor;
 pub struct Optimizer {
     context: Context,
     prepared: Prepared,
-    groups: Vec<GroupState>,
-    tensors: Vec<(String, Tensor)>,
-    bytes: StateBytes,
-    step: u64,
+    pub(super) groups: Vec<GroupState>,
+    memory: MemoryReport,
+    pub(super) step: u64,
     work: Vec<usize>,
     #[cfg(feature = "gpu")]
     belt: Option<wgpu::util::StagingBelt>,
@@ -44,11 +43,26 @@ pub(crate) struct GroupState {
     pub(crate) blocks: Vec<Tensor>,
     /// (name, stack, layer) of each parameter.
     pub(crate) parameters: Vec<(String, usize, usize)>,
+    /// What is kept between steps: the blocks first, then what the method keeps.
+    pub(crate) kept: Vec<StateTensor>,
+    #[cfg(feature = "checkpoint")]
+    pub(crate) method: super::config::Method,
+}
+
+/// A tensor that is kept between steps.
+#[derive(Debug)]
+pub(crate) struct StateTensor {
+    /// `STACK.role`; a role has no dots.
+    pub(crate) name: String,
+    #[cfg(feature = "checkpoint")]
+    pub(crate) stack: usize,
+    /// Layer by layer, trial by trial.
+    pub(crate) tensor: Tensor,
 }
 
 /// Bytes that an optimizer holds, beside the caller's weights, gradients and taps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StateBytes {
+pub struct MemoryReport {
     /// Hyper-parameters, counters and health flags.
     pub blocks: u64,
     /// Momentum and moments.
@@ -61,7 +75,7 @@ pub struct StateBytes {
     pub scratch: u64,
 }
 
-impl StateBytes {
+impl MemoryReport {
     /// All of it.
     pub fn total(&self) -> u64 {
         self.blocks + self.moments + self.statistics + self.roots + self.scratch
@@ -74,19 +88,12 @@ impl Optimizer {
         Builder::new(context)
     }
 
-    pub(crate) fn new(
-        context: &Context,
-        prepared: Prepared,
-        groups: Vec<GroupState>,
-        tensors: Vec<(String, Tensor)>,
-        bytes: StateBytes,
-    ) -> Self {
+    pub(crate) fn new(context: &Context, prepared: Prepared, groups: Vec<GroupState>, memory: MemoryReport) -> Self {
         Optimizer {
             context: context.clone(),
             prepared,
             groups,
-            tensors,
-            bytes,
+            memory,
             step: 0,
             work: Vec::new(),
             #[cfg(feature = "gpu")]
@@ -220,12 +227,12 @@ impl Optimizer {
 
     /// Every tensor that is kept between steps, by name: `PARAMETER.momentum`, `PARAMETER.left_statistics`, ... (a stack's name is `FIRST..LAST`).
     pub fn state(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+        self.groups.iter().flat_map(|g| &g.kept).map(|kept| (kept.name.as_str(), &kept.tensor))
     }
 
     /// Memory held, by purpose.
-    pub fn state_bytes(&self) -> StateBytes {
-        self.bytes
+    pub fn memory(&self) -> MemoryReport {
+        self.memory
     }
 
     /// Reads what became of each layer and trial, without blocking this thread.

@@ -51,7 +51,7 @@ columns! {
     DECAY = 16,
     /// KFAC's KL clip; 0 is off.
     KL_CLIP = 17,
-    /// Device: steps applied to this item.
+    /// Device: steps applied to this item. The device's part starts here.
     STEP = 20,
     /// Device: learning rate of the current step, refused or not.
     CURRENT_RATE = 21,

@@ -1,6 +1,8 @@
-//! Optimizers: configuration, laws, trials, cadence, embedding.
+//! Optimizers: configuration, laws, trials, cadence, embedding, checkpoints.
 
 mod cadence;
+#[cfg(feature = "checkpoint")]
+mod checkpoint;
 mod config;
 mod embed;
 mod kfac;
@@ -10,5 +12,9 @@ mod rig;
 use crate::case::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
-    [config::cases(), laws::cases(), kfac::cases(), cadence::cases(), embed::cases()].into_iter().flatten().collect()
+    #[allow(unused_mut, reason = "feature checkpoint adds cases")]
+    let mut cases = vec![config::cases(), laws::cases(), kfac::cases(), cadence::cases(), embed::cases()];
+    #[cfg(feature = "checkpoint")]
+    cases.push(checkpoint::cases());
+    cases.into_iter().flatten().collect()
 }

@@ -1,0 +1,364 @@
+//! State as bytes, in the safetensors format.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use safetensors::tensor::{Dtype, SafeTensors, View};
+
+use super::config::Method;
+use super::kfac::{OutputGradients, StatisticsStart};
+use super::optimizer::{Optimizer, StateTensor};
+use crate::error::{Error, Result};
+use crate::plan::block;
+use crate::tensor::Shape;
+
+const FORMAT: &str = "layerwise optimizer state";
+const VERSION: &str = "1";
+/// Steps beyond this are no training run, and would overflow the host's arithmetic.
+const MOST_STEPS: u64 = 1 << 53;
+
+/// Entries of `__metadata__`, sorted.
+type Facts = BTreeMap<String, String>;
+
+/// One parameter's part of a kept tensor.
+struct Part<'a> {
+    parameter: &'a str,
+    role: &'a str,
+    /// Index of the tensor in [`Optimizer::kept`]'s order.
+    tensor: usize,
+    /// Elements of it.
+    range: Range<usize>,
+    shape: Shape,
+}
+
+impl Part<'_> {
+    fn key(&self) -> String {
+        format!("{}.{}", self.parameter, self.role)
+    }
+}
+
+/// A part's values on their way out.
+struct Values<'a> {
+    shape: [usize; 3],
+    values: &'a [f32],
+}
+
+impl View for Values<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        if cfg!(target_endian = "little") {
+            return Cow::Borrowed(bytemuck::cast_slice(self.values));
+        }
+        self.values.iter().flat_map(|x| x.to_le_bytes()).collect()
+    }
+
+    fn data_len(&self) -> usize {
+        4 * self.values.len()
+    }
+}
+
+/// A state that fits: everything that is to be written.
+struct Verified {
+    steps: u64,
+    /// One a kept tensor.
+    values: Vec<Vec<f32>>,
+}
+
+impl Optimizer {
+    /// Everything that the optimizer remembers, as a safetensors file in memory, without blocking this thread.
+    ///
+    /// For each parameter `P` (not stack: how parameters lie in buffers does not matter) the file has tensors of element type F32, row-major,
+    /// `[trials, rows, cols]`:
+    /// ```text
+    /// P.block                                         [trials, 1, 32]     columns of plan::block; health, counters, bias corrections
+    /// P.momentum                                      [trials, out, in]   Sgd and Kfac with momentum
+    /// P.first_moment, P.second_moment                 [trials, out, in]   Adam, AdamW
+    /// P.left_statistics, P.left_inverse               [trials, out, out]  Kfac
+    /// P.right_statistics, P.right_inverse             [trials, in, in]    Kfac; in counts the bias column
+    /// __metadata__: format     "layerwise optimizer state"
+    ///               version    "1"
+    ///               steps      steps of the optimizer, which fix the cadence of statistics and refreshes
+    ///               method.P   Sgd, Adam, AdamW, or Kfac(start of its statistics, scale of its output gradients)
+    ///               checksum   of all names, shapes and bits: finds damage, does not stop a forger
+    /// ```
+    /// *Weights are not in it*: they are the caller's, to be saved beside it. Call this between steps, when everything recorded has been submitted.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] or [`Error::Gpu`]; [`Error::Checkpoint`] where names need a header of more than 100 MB.
+    pub async fn state_bytes(&self) -> Result<Vec<u8>> {
+        let mut values = Vec::new();
+        for kept in self.kept() {
+            values.push(kept.tensor.read_async().await?);
+        }
+        self.encode(&values)
+    }
+
+    /// As [`state_bytes`](Self::state_bytes), blocking until the numbers are there.
+    ///
+    /// # Errors
+    /// As [`state_bytes`](Self::state_bytes).
+    pub fn state_bytes_blocking(&self) -> Result<Vec<u8>> {
+        let values = self.kept().map(|kept| kept.tensor.read()).collect::<Result<Vec<_>>>()?;
+        self.encode(&values)
+    }
+
+    /// Takes over the state in `bytes`, as [`state_bytes`](Self::state_bytes) made it, without blocking this thread.
+    ///
+    /// With the same weights, settings and stacks the run goes on bit by bit as if it had not been interrupted. What the device owns (counters, bias
+    /// corrections, raised ridges, health) comes from `bytes`; *hyper-parameters stay those of this optimizer*, also where
+    /// [`set_learning_rate`](Self::set_learning_rate) changed them, so that a run can resume with other ones. (PyTorch's `load_state_dict` restores them
+    /// instead.) Parameters may be grouped and stacked otherwise than in the saved run; their names, shapes and methods have to be the same. Buckets
+    /// of staggered refreshes follow the new order.
+    ///
+    /// Call this between steps, when everything recorded has been submitted.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] listing everything that does not fit, or that the bytes are damaged; [`Error::DeviceLost`] or [`Error::Gpu`]. All is verified
+    /// before anything is written: after an error the optimizer is as it was, unless the device is lost.
+    pub async fn from_state_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        let verified = self.verify(bytes)?;
+        let mut blocks = Vec::new();
+        for kept in self.kept().filter(|kept| kept.role() == "block") {
+            blocks.push(kept.tensor.read_async().await?);
+        }
+        self.accept(verified, blocks)
+    }
+
+    /// As [`from_state_bytes`](Self::from_state_bytes), blocking until the state is there.
+    ///
+    /// # Errors
+    /// As [`from_state_bytes`](Self::from_state_bytes).
+    pub fn from_state_bytes_blocking(&mut self, bytes: &[u8]) -> Result<()> {
+        let verified = self.verify(bytes)?;
+        let blocks = self.kept().filter(|kept| kept.role() == "block").map(|kept| kept.tensor.read()).collect::<Result<Vec<_>>>()?;
+        self.accept(verified, blocks)
+    }
+
+    /// Every kept tensor, group by group.
+    fn kept(&self) -> impl Iterator<Item = &StateTensor> {
+        self.groups.iter().flat_map(|g| &g.kept)
+    }
+
+    /// Bytes of all values.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.kept().map(|kept| 4 * kept.tensor.words() as u64).sum()
+    }
+
+    /// Every parameter's part of every kept tensor.
+    fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        let tensors = self.groups.iter().flat_map(|group| group.kept.iter().map(move |kept| (group, kept)));
+        tensors.enumerate().flat_map(|(tensor, (group, kept))| {
+            let layers = group.parameters.iter().filter(|p| p.1 == kept.stack).count();
+            let whole = kept.tensor.shape();
+            let shape = Shape { batch: whole.batch / layers.max(1), ..whole };
+            let mine = group.parameters.iter().filter(|p| p.1 == kept.stack);
+            mine.map(move |(parameter, _, layer)| {
+                let range = layer * shape.elements()..(layer + 1) * shape.elements();
+                Part { parameter, role: kept.role(), tensor, range, shape }
+            })
+        })
+    }
+
+    /// The method of each parameter.
+    fn methods(&self) -> BTreeMap<&str, String> {
+        self.groups.iter().flat_map(|g| g.parameters.iter().map(|p| (p.0.as_str(), kind(&g.method)))).collect()
+    }
+
+    fn encode(&self, values: &[Vec<f32>]) -> Result<Vec<u8>> {
+        let view = |part: &Part<'_>| Values {
+            shape: [part.shape.batch, part.shape.rows, part.shape.cols],
+            values: &values[part.tensor][part.range.clone()],
+        };
+        let parts: BTreeMap<String, Values<'_>> = self.parts().map(|part| (part.key(), view(&part))).collect();
+        let mut facts: Facts = self.methods().into_iter().map(|(name, method)| (format!("method.{name}"), method)).collect();
+        facts.extend([("format", FORMAT), ("version", VERSION)].map(|(key, value)| (key.into(), value.into())));
+        facts.insert("steps".into(), self.step.to_string());
+        let sum = checksum(&facts, parts.iter().map(|(key, part)| (key.as_str(), part.shape(), part.data())));
+        facts.insert("checksum".into(), sum);
+        safetensors::serialize(parts, Some(facts.into_iter().collect()))
+            .map_err(|error| Error::Checkpoint { mismatches: vec![format!("it can't be written: {error}")] })
+    }
+
+    /// Holds `bytes` against this optimizer. Allocates no more than the bytes and the state take.
+    fn verify(&self, bytes: &[u8]) -> Result<Verified> {
+        let unreadable = |reason: String| Error::Checkpoint { mismatches: vec![reason] };
+        let parse = |error| unreadable(format!("not a safetensors file, or cut off or damaged: {error}"));
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(parse)?;
+        let file = SafeTensors::deserialize(bytes).map_err(parse)?;
+        let facts: Facts = header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let fact = |key: &str| facts.get(key).map_or("", String::as_str);
+        if fact("format") != FORMAT {
+            return Err(unreadable(format!("`format` is `{}`, expected `{FORMAT}`", fact("format"))));
+        }
+        let mut mismatches = Vec::new();
+        if fact("version") != VERSION {
+            mismatches.push(format!("`version` is `{}`, this release reads `{VERSION}`", fact("version")));
+        } else {
+            let names: BTreeSet<&str> = file.names().into_iter().collect();
+            let tensors = names.into_iter().filter_map(|name| file.tensor(name).ok().map(|t| (name, t)));
+            let shaped: Vec<_> = tensors.map(|(name, t)| (name, t.shape().to_vec(), t.data())).collect();
+            let sum = checksum(&facts, shaped.iter().map(|(name, shape, data)| (*name, shape.as_slice(), Cow::Borrowed(*data))));
+            if sum != fact("checksum") {
+                mismatches.push("the checksum is wrong: the state is damaged".into());
+            }
+        }
+        let steps = fact("steps").parse().ok().filter(|&steps| steps <= MOST_STEPS);
+        if steps.is_none() {
+            mismatches.push(format!("`steps` is `{}`, expected a number up to 2^53", fact("steps")));
+        }
+        self.compare_methods(&facts, &mut mismatches);
+        self.compare_tensors(&facts, &file, &mut mismatches);
+        match steps {
+            Some(steps) if mismatches.is_empty() => Ok(Verified { steps, values: self.collect(&file) }),
+            _ => Err(Error::Checkpoint { mismatches }),
+        }
+    }
+
+    /// Lists parameters that only one side has, and those with another method.
+    fn compare_methods(&self, facts: &Facts, mismatches: &mut Vec<String>) {
+        let mine = self.methods();
+        for (name, method) in &mine {
+            match facts.get(&format!("method.{name}")) {
+                None => mismatches.push(format!("parameter `{name}` is missing")),
+                Some(found) if found != method => mismatches.push(format!("parameter `{name}` was stepped by {found}, not {method}")),
+                Some(_) => {}
+            }
+        }
+        for name in facts.keys().filter_map(|key| key.strip_prefix("method.")).filter(|name| !mine.contains_key(name)) {
+            mismatches.push(format!("parameter `{name}` is not one of this optimizer's"));
+        }
+    }
+
+    /// Lists tensors that are missing, left over, or of another shape or type, for parameters that both sides have.
+    fn compare_tensors(&self, facts: &Facts, file: &SafeTensors<'_>, mismatches: &mut Vec<String>) {
+        let methods = self.methods();
+        let found = |parameter: &str| facts.get(&format!("method.{parameter}"));
+        let mut expected = BTreeSet::new();
+        for part in self.parts() {
+            let key = part.key();
+            match file.tensor(&key) {
+                // Another method keeps other tensors: that it is another one has been said.
+                Err(_) if found(part.parameter) == methods.get(part.parameter) => mismatches.push(format!("`{key}` is missing")),
+                Err(_) => {}
+                Ok(t) if t.dtype() != Dtype::F32 => mismatches.push(format!("`{key}` has elements {}, expected F32", t.dtype())),
+                Ok(t) if t.shape() != [part.shape.batch, part.shape.rows, part.shape.cols] => {
+                    mismatches.push(format!("`{key}` has shape {:?}, expected {}", t.shape(), part.shape));
+                }
+                Ok(t) if part.role == "block" && !words(t.data()).enumerate().all(|(i, x)| allowed(i, x)) => {
+                    mismatches.push(format!("`{key}` has counters that are negative or not finite"));
+                }
+                Ok(_) => {}
+            }
+            expected.insert(key);
+        }
+        let mut names = file.names();
+        names.sort_unstable();
+        for name in names.into_iter().filter(|&name| !expected.contains(name)) {
+            let parameter = name.rsplit_once('.').map_or(name, |(parameter, _)| parameter);
+            let (theirs, ours) = (found(parameter), methods.get(parameter));
+            // What belongs to a parameter of theirs alone has been said by the parameter's name.
+            if theirs == ours {
+                mismatches.push(format!("`{name}` is not part of this optimizer's state"));
+            }
+        }
+    }
+
+    /// The values of all kept tensors, put together from a file that fits.
+    fn collect(&self, file: &SafeTensors<'_>) -> Vec<Vec<f32>> {
+        let mut values: Vec<Vec<f32>> = self.kept().map(|kept| vec![0.0; kept.tensor.words()]).collect();
+        for part in self.parts() {
+            let Ok(tensor) = file.tensor(&part.key()) else { continue };
+            values[part.tensor][part.range].iter_mut().zip(words(tensor.data())).for_each(|(value, x)| *value = x);
+        }
+        values
+    }
+
+    /// Writes a verified state, keeping the user's part of the current `blocks`.
+    fn accept(&mut self, verified: Verified, blocks: Vec<Vec<f32>>) -> Result<()> {
+        let mut blocks = blocks.into_iter();
+        for (kept, mut values) in self.kept().zip(verified.values) {
+            if kept.role() == "block" {
+                let current = blocks.next().unwrap_or_default();
+                for (row, mine) in values.chunks_mut(block::WIDTH).zip(current.chunks(block::WIDTH)) {
+                    row[..block::STEP as usize].copy_from_slice(&mine[..block::STEP as usize]);
+                }
+            }
+            kept.tensor.write(&values)?;
+        }
+        self.step = verified.steps;
+        Ok(())
+    }
+}
+
+impl StateTensor {
+    /// What it is to its stack.
+    fn role(&self) -> &str {
+        self.name.rsplit_once('.').map_or("", |(_, role)| role)
+    }
+}
+
+/// What state means depends on: the method, and the settings without which its numbers mean something else. Part of the format.
+fn kind(method: &Method) -> String {
+    match method {
+        Method::Sgd(_) => "Sgd".into(),
+        Method::Adam(_) => "Adam".into(),
+        Method::AdamW(_) => "AdamW".into(),
+        Method::Kfac(m) => {
+            let start = match m.statistics_start {
+                StatisticsStart::Identity => "Identity",
+                StatisticsStart::FirstBatch => "FirstBatch",
+                StatisticsStart::BiasCorrected => "BiasCorrected",
+            };
+            let scale = match m.output_gradients {
+                OutputGradients::MeanLoss => "MeanLoss",
+                OutputGradients::PerSample => "PerSample",
+            };
+            format!("Kfac({start}, {scale})")
+        }
+    }
+}
+
+/// True if a device may have left `x` at element `i` of a block. The user's part is not taken over.
+fn allowed(i: usize, x: f32) -> bool {
+    i % block::WIDTH < block::STEP as usize || (x.is_finite() && x >= 0.0)
+}
+
+/// Little-endian f32.
+fn words(data: &[u8]) -> impl Iterator<Item = f32> {
+    data.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes))
+}
+
+/// 64 bits over names, shapes and contents, all in sorted order. Each step is a bijection of the sum, so no change of a single word goes unseen.
+fn checksum<'a>(facts: &Facts, tensors: impl Iterator<Item = (&'a str, &'a [usize], Cow<'a, [u8]>)>) -> String {
+    let mut sum = 0xcbf2_9ce4_8422_2325_u64;
+    let mut mix = |word: u64| {
+        sum = (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        sum ^= sum >> 32;
+    };
+    let mut add = |bytes: &[u8]| {
+        mix(bytes.len() as u64);
+        let (chunks, rest) = bytes.as_chunks();
+        chunks.iter().for_each(|&chunk| mix(u64::from_le_bytes(chunk)));
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        mix(u64::from_le_bytes(last));
+    };
+    for (key, value) in facts.iter().filter(|(key, _)| *key != "checksum") {
+        add(key.as_bytes());
+        add(value.as_bytes());
+    }
+    for (name, shape, data) in tensors {
+        add(name.as_bytes());
+        shape.iter().for_each(|&n| add(&(n as u64).to_le_bytes()));
+        add(&data);
+    }
+    format!("{sum:016x}")
+}
