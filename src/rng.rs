@@ -346,7 +346,7 @@ mod tests {
                 let (x, y) = box_muller(radius, angle);
                 let (want_x, want_y) = exact(radius, angle);
                 let error = (f64::from(x) - want_x).abs().max((f64::from(y) - want_y).abs());
-                assert!(error < 1.5e-6, "{radius:#x} {angle:#x}: {error:e}");
+                assert!(error < 1e-6, "{radius:#x} {angle:#x}: {error:e}");
             }
         }
     }

@@ -225,7 +225,7 @@ fn norms(context: &Context) -> Outcome {
     for (i, &(m, n)) in SHAPES.iter().chain(&edges).filter(|(m, n)| *m.min(n) <= limit).enumerate() {
         let items: Vec<Mat> = (0..batch(i)).map(|b| random((31 * i + b) as u64, m, n)).collect();
         for layout in [Layout::Dense, Layout::InsideTransposed] {
-            norm(context, &items, layout, Tol::relative(2e-6))?;
+            norm(context, &items, layout, Tol::relative(1e-6))?;
         }
     }
     Ok(())
@@ -238,11 +238,11 @@ fn special_norms(context: &Context) -> Outcome {
     let doubled = Mat::from_fn(8, 20, |r, c| [3.0, 3.0, 2.999, 1.0, 0.5, 0.1, 0.0, 0.0][r] * q[(r, c)]);
     let g = random(4, 8, 20);
     let items = [rank_one, q, doubled, g.map(|x| 1e-12 * x), g.map(|x| 1e12 * x), g];
-    norm(context, &items, Layout::Dense, Tol::relative(4e-6))?;
+    norm(context, &items, Layout::Dense, Tol::relative(1e-6))?;
     norm(context, &[Mat::zeros(8, 20), Mat::zeros(8, 20)], Layout::Dense, Tol::EXACT)
 }
 
 fn many_norms(context: &Context) -> Outcome {
     let items: Vec<Mat> = (0..66_000).map(|b| random(b, 1, 2)).collect();
-    norm(context, &items, Layout::Dense, Tol::relative(2e-6))
+    norm(context, &items, Layout::Dense, Tol::relative(1e-6))
 }
