@@ -17,10 +17,10 @@ fn item_offset(v: u32, b: u32) -> u32 {
     return p.views[v].offset + (b / p.views[v].div) % p.views[v].modulo * p.views[v].item;
 }
 
-// Positive and finite, by bits: a shader compiler may assume that NaN and infinity do not occur.
+// Positive, normal and finite, by bits: a shader compiler may assume that NaN and infinity do not occur, and a device may flush subnormal numbers to zero.
 fn good(x: f32) -> bool {
     let bits = bitcast<u32>(x);
-    return bits > 0u && bits < 0x7f800000u;
+    return bits >= 0x00800000u && bits < 0x7f800000u;
 }
 
 @compute @workgroup_size(256)

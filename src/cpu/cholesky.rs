@@ -35,7 +35,8 @@ pub(super) fn cholesky(op: &Cholesky, memory: &mut Memory<'_>) {
                 item[at(r, c)] = 0.0;
             }
         }
-        let finite = (0..n).all(|r| item[at(r, r)].is_finite() && item[at(r, r)] > 0.0);
+        // As on a GPU, which may flush a subnormal pivot to zero: 2^-63 is the root of the smallest normal one.
+        let finite = (0..n).all(|r| item[at(r, r)].is_finite() && item[at(r, r)] >= 1.084_202_2e-19);
         ok[0] = if result.is_ok() && finite { 1.0 } else { 0.0 };
     };
     if worth_threads(v.items, n * n * n / 3) {

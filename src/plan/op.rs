@@ -162,7 +162,7 @@ pub struct CheckFinite {
 
 /// Lower Cholesky factor of `a + damping I`; zeros above the diagonal.
 ///
-/// Only the lower triangle of `a` is read. `ok[item]` becomes 1, or 0 where a pivot was not positive or not finite; the factor of such an item is meaningless.
+/// Only the lower triangle of `a` is read. `ok[item]` becomes 1, or 0 where a pivot was not positive, not finite, or subnormal; the factor of such an item is meaningless.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cholesky {
     /// Symmetric matrix, `[n, n]`.
@@ -194,7 +194,8 @@ pub struct SolveTriangular {
 
 /// Largest singular value of `x`, whose smaller side is at most [`OPERATOR_NORM_MAX`].
 ///
-/// By repeated squaring of the trace-normalised Gram matrix: relative error about 1e-6, no starting vector, no failure case.
+/// By repeated squaring of the trace-normalised Gram matrix: relative error about 1e-6, no starting vector. Squares must not over- or underflow: norms
+/// between about 1e-18 and 1e18.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OperatorNorm {
     /// Any matrix with `min(rows, cols) <= OPERATOR_NORM_MAX`.
