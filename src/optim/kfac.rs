@@ -55,6 +55,8 @@ pub enum OutputGradients {
 /// B <- momentum B + D                                   B = D at the first step
 /// W <- W - learning_rate B
 /// ```
+/// A sum that is not finite makes `nu` 0, also without a clip: a direction that overflowed moves nothing.
+///
 /// The clip's sum runs over all layers of the group, for each trial by itself, and leaves out layers whose gradient was refused. With momentum, `W`'s
 /// update equals kfac-jax's `delta <- momentum delta - learning_rate P` as long as the learning rate is constant.
 ///
@@ -215,10 +217,10 @@ impl Beats for Kfac {
             let half = r.matmul(state.left_inverse, stack.gradient)?;
             directions.push(r.matmul(half, state.right_inverse)?);
         }
-        let clip = if self.kl_clip.is_some() { Some(clip_factor(r, stacks, &directions)?) } else { None };
+        // Also without a clip, where the factor is 1: it is 0 for a direction that overflowed.
+        let clip = clip_factor(r, stacks, &directions)?;
         for ((stack, state), direction) in stacks.iter().zip(directions) {
-            let scale = clip.map(|c| c.repeat(1, stack.trials)).transpose()?;
-            update(r, stack, state, direction, scale)?;
+            update(r, stack, state, direction, Some(clip.repeat(1, stack.trials)?))?;
         }
         Ok(())
     }

@@ -169,6 +169,27 @@ fn refused_gradients(ctx: &Context) -> Outcome {
     Ok(())
 }
 
+/// Factors near the end of f32's range make a direction that overflows: with and without a clip that trial stays, the other moves on.
+fn overflowing_direction(ctx: &Context) -> Outcome {
+    for kl_clip in [None, Some(1e-3)] {
+        let shape = Shape::new(2, 2, 2);
+        let (weight, gradient) = (ctx.upload(shape, &[1.0; 8])?, ctx.upload(shape, &[1.0; 8])?);
+        let (good, tiny) = ([1.0, 0.0, 0.0, 1.0], [1e-30, 0.0, 0.0, 1e-30]);
+        let factor = ctx.upload(shape, &[good, tiny].concat())?;
+        let kfac = Kfac { damping: 0.0, decay: 0.0, kl_clip, momentum: 0.0, ..Kfac::default() };
+        let mut optimizer = optimizer(ctx, Group::new(kfac).parameter(Parameter::new("w", &weight, &gradient).factors(&factor, &factor)))?;
+        optimizer.step()?;
+        let after = weight.read()?;
+        let kept = after[4..] == [1.0; 4] && after[..4].iter().all(|w| w.is_finite() && *w < 1.0);
+        ensure(kept, || format!("{kl_clip:?}: {after:?}"))?;
+        factor.write(&[good, good].concat())?;
+        optimizer.step()?;
+        let after = weight.read()?;
+        ensure(after[4..].iter().all(|w| w.is_finite() && *w < 1.0), || format!("{kl_clip:?}, good factors again: {after:?}"))?;
+    }
+    Ok(())
+}
+
 /// After a refused first gradient the next one counts as the first: momentum starts from it, bias corrections too.
 fn refused_first_gradient(ctx: &Context) -> Outcome {
     for method in methods() {
@@ -307,6 +328,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("optimizers::stacks_equal_single_layers", stacks_equal_single_layers),
         case("optimizers::deterministic", deterministic),
         case("optimizers::refused_gradients", refused_gradients),
+        case("optimizers::overflowing_direction", overflowing_direction),
         case("optimizers::refused_first_gradient", refused_first_gradient),
         case("optimizers::schedules", schedules),
         case("optimizers::changed_rate", changed_rate),
