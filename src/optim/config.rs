@@ -44,7 +44,7 @@ pub(crate) fn put(row: &mut Row, column: u32, x: f64) {
     row[column as usize] = narrow(x);
 }
 
-/// Checks fields of one config struct. Every check is of the value that the device will see, so 1e-60 is not positive and 1e60 is not finite.
+/// Checks fields of one config struct. Every check is of the value that the device will see, so 1e-40 is not positive and 1e60 is not finite.
 pub(crate) struct Check(pub(crate) &'static str);
 
 impl Check {
@@ -60,7 +60,8 @@ impl Check {
     }
 
     pub(crate) fn positive(&self, field: &'static str, x: f64) -> Result<()> {
-        self.that(field, narrow(x) > 0.0 && narrow(x).is_finite(), x, "a finite f32 > 0")
+        // A GPU may flush smaller ones to zero.
+        self.that(field, narrow(x) >= f32::MIN_POSITIVE && narrow(x).is_finite(), x, "a finite f32 >= 1.18e-38")
     }
 
     /// Decays: `[0, 1)`.

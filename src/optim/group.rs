@@ -123,6 +123,12 @@ impl Parameter {
                 return refuse(role, expected, shape.to_string());
             }
         }
+        if let Taps::Samples { inputs, output_gradients } = taps
+            && inputs.shape().rows != output_gradients.shape().rows
+        {
+            let expected = format!("[.., {}, ..]: as many samples as the inputs have", inputs.shape().rows);
+            return refuse("output_gradients", expected, output_gradients.shape().to_string());
+        }
         Ok(())
     }
 }

@@ -180,7 +180,8 @@ impl Optimizer {
 
     /// Changes the base learning rates of group `group` (in order of addition) from the next step on: one value, or one a trial. No rebuild.
     ///
-    /// On a GPU the change travels in the next recorded step's encoder: steps recorded before keep the old rate.
+    /// On a GPU the change travels in the next recorded step's encoder: steps recorded before keep the old rate, and where that encoder is dropped the
+    /// change is lost with it.
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) for a group that does not exist, another number of values, or a value that is negative or not finite.

@@ -10,7 +10,7 @@ use crate::case::{Case, Outcome, case, case_host};
 fn fields(ctx: &Context) -> Outcome {
     let layer = Layer::new(ctx, 1, 3, 4, 1)?;
     let mut bad: Vec<(&str, Method)> = Vec::new();
-    let not_positive = [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-60, 1e60];
+    let not_positive = [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-60, 1e-40, 1e60];
     let negative = [-1e-9, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e60];
     let not_decay = [-0.1, 1.0, 2.0, f64::NAN, f64::INFINITY, 1.0 - 1e-12];
     let not_fraction = [-0.1, 1.1, f64::NAN];
@@ -113,6 +113,8 @@ fn groups(ctx: &Context) -> Outcome {
     shape(kfac().parameter(untapped.clone().samples(&a.output_gradients, &a.output_gradients)), "w.inputs")?;
     shape(kfac().parameter(untapped.clone().samples(&a.inputs, &a.inputs)), "w.output_gradients")?;
     shape(kfac().parameter(untapped.clone().samples(&three.inputs, &a.output_gradients)), "w.inputs")?;
+    let fewer = ctx.zeros(Shape::new(2, 5, 3))?;
+    shape(kfac().parameter(untapped.clone().samples(&a.inputs, &fewer)), "w.output_gradients")?;
     let (left, right) = (ctx.zeros(Shape::new(2, 3, 3))?, ctx.zeros(Shape::new(2, 5, 5))?);
     shape(kfac().parameter(untapped.clone().factors(&right, &right)), "w.left")?;
     shape(kfac().parameter(untapped.clone().factors(&left, &left)), "w.right")?;
