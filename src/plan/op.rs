@@ -194,8 +194,7 @@ pub struct SolveTriangular {
 
 /// Largest singular value of `x`, whose smaller side is at most [`OPERATOR_NORM_MAX`].
 ///
-/// By repeated squaring of the trace-normalised Gram matrix: relative error about 1e-6, no starting vector. Squares must not over- or underflow: norms
-/// between about 1e-18 and 1e18.
+/// By repeated squaring of the trace-normalised Gram matrix: relative error about 1e-6, no starting vector, for norms between about 1e-18 and 1e18.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OperatorNorm {
     /// Any matrix with `min(rows, cols) <= OPERATOR_NORM_MAX`.
