@@ -1,6 +1,6 @@
 //! Linear combinations and conversions.
 
-use super::memory::{Input, Memory};
+use super::memory::{Input, Memory, runs};
 use crate::plan::{Axpby, Coef, Convert};
 use crate::tensor::ElementType;
 
@@ -31,26 +31,51 @@ pub(super) fn axpby(op: &Axpby, memory: &mut Memory<'_>) {
     let y = op.y.filter(|_| !in_place && reads_y).map(|y| memory.input(y));
     let (block, gate) = (op.block.map(|v| memory.input(v)), op.gate.map(|v| memory.input(v)));
     let v = op.out;
+    let [v_run, x_run, y_run] = runs([v, op.x.unwrap_or(v), op.y.unwrap_or(v)]);
+    let contiguous = [v_run, x_run, y_run].iter().all(|v| v.col_stride == 1);
     out.for_each(4 * v.rows * v.cols, |i, item| {
         if gate.is_some_and(|g| g.scalar(i, 0) == 0.0) {
             return;
         }
         let [alpha, beta, gamma] = [op.alpha, op.beta, op.gamma].map(|c| c.at(block, i));
-        let (x_item, y_item) = (x.map(|x| (x.item(i), x.view)), y.map(|y| (y.item(i), y.view)));
-        for r in 0..v.rows {
-            for c in 0..v.cols {
-                let at = r * v.row_stride + c * v.col_stride;
-                let mut sum = x_item.map_or(0.0, |(x, view)| alpha * x[r * view.row_stride + c * view.col_stride]);
+        let (x_item, y_item) = (x.map(|x| x.item(i)), y.map(|y| y.item(i)));
+        for r in 0..v_run.rows {
+            let to = &mut item[r * v_run.row_stride..];
+            let (x_row, y_row) = (x_item.map(|x| &x[r * x_run.row_stride..]), y_item.map(|y| &y[r * y_run.row_stride..]));
+            if contiguous {
+                combine(&mut to[..v_run.cols], alpha, x_row, beta, y_row, in_place && reads_y);
+                continue;
+            }
+            for c in 0..v_run.cols {
+                let to = &mut to[c * v_run.col_stride];
+                let mut sum = x_row.map_or(0.0, |x| alpha * x[c * x_run.col_stride]);
                 if in_place && reads_y {
-                    sum += beta * item[at];
-                } else if let Some((y, view)) = y_item {
-                    sum += beta * y[r * view.row_stride + c * view.col_stride];
+                    sum += beta * *to;
+                } else if let Some(y) = y_row {
+                    sum += beta * y[c * y_run.col_stride];
                 }
-                item[at] = if r == c { sum + gamma } else { sum };
+                *to = sum;
+            }
+        }
+        if !op.gamma.is_zero() {
+            for r in 0..v.rows.min(v.cols) {
+                item[r * (v.row_stride + v.col_stride)] += gamma;
             }
         }
     });
     memory.put(out);
+}
+
+/// `to = alpha x + beta y`, `y` being `to` itself where `in_place`; what is absent counts as 0.
+fn combine(to: &mut [f32], alpha: f32, x: Option<&[f32]>, beta: f32, y: Option<&[f32]>, in_place: bool) {
+    match (x, y) {
+        (Some(x), _) if in_place => to.iter_mut().zip(x).for_each(|(to, x)| *to = alpha * x + beta * *to),
+        (None, _) if in_place => to.iter_mut().for_each(|to| *to *= beta),
+        (Some(x), Some(y)) => to.iter_mut().zip(x).zip(y).for_each(|((to, x), y)| *to = alpha * x + beta * y),
+        (Some(x), None) => to.iter_mut().zip(x).for_each(|(to, x)| *to = alpha * x),
+        (None, Some(y)) => to.iter_mut().zip(y).for_each(|(to, y)| *to = beta * y),
+        (None, None) => to.fill(0.0),
+    }
 }
 
 /// `out = x` in the other element type.

@@ -95,6 +95,21 @@ impl<'a> Input<'a> {
     }
 }
 
+/// The same elements of several views of one shape, as long runs as they allow: transposed where columns are contiguous in all, one row where all are dense.
+///
+/// For work on single elements, which no order changes.
+pub(crate) fn runs<const N: usize>(views: [Value; N]) -> [Value; N] {
+    let by_column = views.iter().all(|v| v.row_stride == 1) && !views.iter().all(|v| v.col_stride == 1);
+    let views = if by_column { views.map(Value::t) } else { views };
+    if views.iter().all(|v| v.col_stride == 1 && v.row_stride == v.cols) {
+        return views.map(|v| Value { rows: 1, cols: v.rows * v.cols, ..v });
+    }
+    views
+}
+
+/// Elements of one row of a [`runs`] view that a thread takes at once.
+pub(crate) const CHUNK: usize = 1 << 14;
+
 impl Output {
     /// Each item's words, from the first element of its view on. Items never overlap, which recording has checked.
     pub(crate) fn items(&mut self) -> impl IndexedParallelIterator<Item = &mut [f32]> {

@@ -1,6 +1,6 @@
-//! Reductions. Sums run in f64 in element order, so their error is that of the last rounding.
+//! Reductions. Sums run in f64 in an order that the item's shape fixes, so their error is that of the last rounding.
 
-use super::memory::{Input, Memory};
+use super::memory::{Input, Memory, runs};
 use crate::plan::{CheckFinite, ColumnMean, OperatorNorm, Reduce, ReduceKind};
 
 /// Elements above this magnitude have an infinite square in f32.
@@ -26,14 +26,42 @@ pub(super) fn reduce(op: &Reduce, memory: &mut Memory<'_>) {
 
 fn reduction(kind: ReduceKind, x: Input<'_>, y: Option<Input<'_>>, i: usize) -> f64 {
     match kind {
-        ReduceKind::SumSq => x.iter(i).map(|a| f64::from(a) * f64::from(a)).sum(),
+        ReduceKind::SumSq => dot(x, x, i),
         ReduceKind::Trace => {
             let (item, v) = (x.item(i), x.view);
             (0..v.rows).map(|r| f64::from(item[r * (v.row_stride + v.col_stride)])).sum()
         }
-        ReduceKind::Dot => y.map_or(f64::NAN, |y| x.iter(i).zip(y.iter(i)).map(|(a, b)| f64::from(a) * f64::from(b)).sum()),
+        ReduceKind::Dot => y.map_or(f64::NAN, |y| dot(x, y, i)),
         ReduceKind::MaxAbs => f64::from(x.iter(i).fold(0.0f32, |m, a| if a.is_nan() || m.is_nan() { f32::NAN } else { m.max(a.abs()) })),
     }
+}
+
+/// Partial sums of [`dot`]: enough to hide an addition's latency.
+const LANES: usize = 16;
+
+/// `sum x y` of item `i`. Column `c` goes to partial sum `c mod 16` (of a one-column item, row `r` to `r mod 16`), whatever the strides are.
+fn dot(x: Input<'_>, y: Input<'_>, i: usize) -> f64 {
+    let (v, w) = if x.view.cols == 1 { (x.view.t(), y.view.t()) } else { (x.view, y.view) };
+    let mut sums = [0.0f64; LANES];
+    for r in 0..v.rows {
+        let (x, y) = (&x.item(i)[r * v.row_stride..], &y.item(i)[r * w.row_stride..]);
+        if v.col_stride == 1 && w.col_stride == 1 {
+            let ((x, x_rest), (y, y_rest)) = (x[..v.cols].as_chunks::<LANES>(), y[..v.cols].as_chunks::<LANES>());
+            for (x, y) in x.iter().zip(y) {
+                for l in 0..LANES {
+                    sums[l] += f64::from(x[l]) * f64::from(y[l]);
+                }
+            }
+            for ((sum, x), y) in sums.iter_mut().zip(x_rest).zip(y_rest) {
+                *sum += f64::from(*x) * f64::from(*y);
+            }
+        } else {
+            for c in 0..v.cols {
+                sums[c % LANES] += f64::from(x[c * v.col_stride]) * f64::from(y[c * w.col_stride]);
+            }
+        }
+    }
+    sums.iter().sum()
 }
 
 /// `out[0, c] = mean over rows of x[r, c]`.
@@ -46,8 +74,11 @@ pub(super) fn column_mean(op: &ColumnMean, memory: &mut Memory<'_>) {
         let mut sums = vec![0.0f64; v.cols];
         let words = x.item(i);
         for r in 0..op.x.rows {
-            for (c, sum) in sums.iter_mut().enumerate() {
-                *sum += f64::from(words[r * op.x.row_stride + c * op.x.col_stride]);
+            let row = &words[r * op.x.row_stride..];
+            if op.x.col_stride == 1 {
+                sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+            } else {
+                sums.iter_mut().zip(row.iter().step_by(op.x.col_stride.max(1))).for_each(|(sum, x)| *sum += f64::from(*x));
             }
         }
         for (c, sum) in sums.iter().enumerate() {
@@ -63,7 +94,15 @@ pub(super) fn check_finite(op: &CheckFinite, memory: &mut Memory<'_>) {
     let x = memory.input(op.x);
     flag.for_each(op.x.rows * op.x.cols, |i, item| {
         // `<=` is false for NaN.
-        if !x.iter(i).all(|a| a.abs() <= LARGEST) {
+        let [v] = runs([x.view]);
+        let rows = (0..v.rows).map(|r| &x.item(i)[r * v.row_stride..]);
+        let good = if v.col_stride == 1 {
+            // Without an early end, which would keep the loop from becoming vectors.
+            rows.fold(true, |good, row| row[..v.cols].iter().fold(good, |good, a| good & (a.abs() <= LARGEST)))
+        } else {
+            rows.fold(true, |good, row| row.iter().step_by(v.col_stride).take(v.cols).fold(good, |good, a| good & (a.abs() <= LARGEST)))
+        };
+        if !good {
             item[0] = 1.0;
         }
     });

@@ -1,14 +1,122 @@
-//! Fused optimizer tails.
+//! Fused optimizer tails. Each element is by itself, so neither threads nor the runs in which elements are walked change a bit.
 
-use super::memory::Memory;
+use rayon::prelude::*;
+
+use super::memory::{CHUNK, Input, Memory, runs, worth_threads};
 use crate::plan::block::{
     BETA1, BETA2, CURRENT_RATE, DAMPENING, EPSILON, GATE, MOMENTUM, ONE_MINUS_BETA1, ONE_MINUS_BETA2, STEP, WEIGHT_DECAY, WEIGHT1, WEIGHT2,
 };
 use crate::plan::{AdamUpdate, SgdUpdate, Value};
 
-/// Offsets of every element of an item, row by row.
-fn positions(v: Value) -> impl Iterator<Item = usize> {
-    (0..v.rows).flat_map(move |r| (0..v.cols).map(move |c| r * v.row_stride + c * v.col_stride))
+/// Item `i`'s coefficients of [`SgdUpdate`].
+#[derive(Clone, Copy)]
+struct Sgd {
+    rate: f32,
+    decay: f32,
+    momentum: f32,
+    fresh: f32,
+    scale: f32,
+    first: bool,
+    nesterov: bool,
+}
+
+impl Sgd {
+    #[inline(always)]
+    fn decayed(self, w: f32, g: f32) -> f32 {
+        // A scale of 0 is a refusal, also of a direction that overflowed.
+        (if self.scale == 0.0 { 0.0 } else { self.scale * g }) + self.decay * w
+    }
+
+    #[inline(always)]
+    fn plain(self, w: &mut f32, g: f32) {
+        *w -= self.rate * self.decayed(*w, g);
+    }
+
+    #[inline(always)]
+    fn with_momentum(self, w: &mut f32, m: &mut f32, g: f32) {
+        let g = self.decayed(*w, g);
+        *m = if self.first { g } else { self.momentum * *m + self.fresh * g };
+        *w -= self.rate * if self.nesterov { g + self.momentum * *m } else { *m };
+    }
+}
+
+/// Item `i`'s coefficients of [`AdamUpdate`].
+#[derive(Clone, Copy)]
+struct Adam {
+    rate: f32,
+    decay: f32,
+    epsilon: f32,
+    betas: [(f32, f32); 2],
+    step: f32,
+    root: f32,
+    decoupled: bool,
+}
+
+impl Adam {
+    #[inline(always)]
+    fn element(self, w: &mut f32, m: &mut f32, v: &mut f32, mut g: f32) {
+        let mut weight = *w;
+        if self.decoupled {
+            weight *= 1.0 - self.rate * self.decay;
+        } else {
+            g += self.decay * weight;
+        }
+        let [(beta1, new1), (beta2, new2)] = self.betas;
+        *m = beta1 * *m + new1 * g;
+        *v = beta2 * *v + new2 * g * g;
+        *w = weight - self.step * *m / (v.sqrt() / self.root + self.epsilon);
+    }
+}
+
+/// Equally long contiguous runs of all operands, compiled once for each vector unit. A struct, since a closure would not be inlined into such a version.
+enum Run<'a> {
+    Sgd(Sgd, &'a mut [f32], &'a [f32]),
+    Momentum(Sgd, &'a mut [f32], &'a mut [f32], &'a [f32]),
+    Adam(Adam, &'a mut [f32], &'a mut [f32], &'a mut [f32], &'a [f32]),
+}
+
+impl pulp::WithSimd for Run<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        match self {
+            Run::Sgd(c, w, g) => w.iter_mut().zip(g).for_each(|(w, g)| c.plain(w, *g)),
+            Run::Momentum(c, w, m, g) => w.iter_mut().zip(m).zip(g).for_each(|((w, m), g)| c.with_momentum(w, m, *g)),
+            Run::Adam(c, w, m, v, g) => w.iter_mut().zip(m).zip(v).zip(g).for_each(|(((w, m), v), g)| c.element(w, m, v, *g)),
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Runs it, a long one in chunks on threads.
+    fn go(self) {
+        let arch = pulp::Arch::new();
+        match self {
+            Run::Sgd(c, w, g) if w.len() > CHUNK => {
+                w.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)).for_each(|(w, g)| arch.dispatch(Run::Sgd(c, w, g)));
+            }
+            Run::Momentum(c, w, m, g) if w.len() > CHUNK => {
+                let chunks = w.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(g.par_chunks(CHUNK));
+                chunks.for_each(|((w, m), g)| arch.dispatch(Run::Momentum(c, w, m, g)));
+            }
+            Run::Adam(c, w, m, v, g) if w.len() > CHUNK => {
+                let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
+                let chunks = w.par_chunks_mut(CHUNK).zip(moments).zip(g.par_chunks(CHUNK));
+                chunks.for_each(|((w, (m, v)), g)| arch.dispatch(Run::Adam(c, w, m, v, g)));
+            }
+            short => arch.dispatch(short),
+        }
+    }
+}
+
+/// Length of each row's contiguous run, or `None` where some view has none.
+fn contiguous(views: &[Value]) -> Option<usize> {
+    views.iter().all(|v| v.col_stride == 1).then(|| views[0].cols)
+}
+
+fn at(v: &Value, r: usize, c: usize) -> usize {
+    r * v.row_stride + c * v.col_stride
 }
 
 /// Weight decay, momentum with dampening, Nesterov, update: PyTorch's SGD.
@@ -17,64 +125,87 @@ pub(super) fn sgd_update(op: &SgdUpdate, memory: &mut Memory<'_>) {
     let mut m = op.m.map(|m| memory.take(m));
     let (g, block) = (memory.input(op.g), memory.input(op.block));
     let g_scale = op.g_scale.map(|s| memory.input(s));
-    let mut m_items = m.as_mut().map(|m| m.items_seq());
-    for (i, w_item) in w.items_seq().enumerate() {
-        let mut m_item = m_items.as_mut().and_then(Iterator::next);
+    let views @ [w_view, m_view, g_view] = runs([op.w, op.m.unwrap_or(op.w), op.g]);
+    let coefficients = |i: usize| {
         let row = |column: u32| block.scalar(i, column as usize);
-        if row(GATE) == 0.0 {
-            continue;
+        let first = row(STEP) <= 1.0;
+        let coefficients = Sgd {
+            rate: row(CURRENT_RATE),
+            decay: row(WEIGHT_DECAY),
+            momentum: row(MOMENTUM),
+            fresh: 1.0 - row(DAMPENING),
+            scale: g_scale.map_or(1.0, |s| s.scalar(i, 0)),
+            first,
+            nesterov: op.nesterov,
+        };
+        (row(GATE) != 0.0).then_some(coefficients)
+    };
+    let plain = |(i, w): (usize, &mut [f32])| {
+        let (Some(c), g) = (coefficients(i), g.item(i)) else { return };
+        for r in 0..w_view.rows {
+            if let Some(n) = contiguous(&views) {
+                Run::Sgd(c, &mut w[at(&w_view, r, 0)..][..n], &g[at(&g_view, r, 0)..][..n]).go();
+                continue;
+            }
+            (0..w_view.cols).for_each(|k| c.plain(&mut w[at(&w_view, r, k)], g[at(&g_view, r, k)]));
         }
-        let (rate, decay, momentum, dampening) = (row(CURRENT_RATE), row(WEIGHT_DECAY), row(MOMENTUM), row(DAMPENING));
-        let fresh = if row(STEP) <= 1.0 { 1.0 } else { 1.0 - dampening };
-        let scale = g_scale.map_or(1.0, |s| s.scalar(i, 0));
-        let m_view = op.m.unwrap_or(op.w);
-        for ((at, g), m_at) in positions(op.w).zip(g.iter(i)).zip(positions(m_view)) {
-            // A scale of 0 is a refusal, also of a direction that overflowed.
-            let g = if scale == 0.0 { 0.0 } else { scale * g } + decay * w_item[at];
-            let direction = match &mut m_item {
-                None => g,
-                Some(m) => {
-                    let b = if row(STEP) <= 1.0 { g } else { momentum * m[m_at] + fresh * g };
-                    m[m_at] = b;
-                    if op.nesterov { g + momentum * b } else { b }
-                }
-            };
-            w_item[at] -= rate * direction;
+    };
+    let with_momentum = |(i, (w, m)): (usize, (&mut [f32], &mut [f32]))| {
+        let (Some(c), g) = (coefficients(i), g.item(i)) else { return };
+        for r in 0..w_view.rows {
+            if let Some(n) = contiguous(&views) {
+                Run::Momentum(c, &mut w[at(&w_view, r, 0)..][..n], &mut m[at(&m_view, r, 0)..][..n], &g[at(&g_view, r, 0)..][..n]).go();
+                continue;
+            }
+            (0..w_view.cols).for_each(|k| c.with_momentum(&mut w[at(&w_view, r, k)], &mut m[at(&m_view, r, k)], g[at(&g_view, r, k)]));
         }
+    };
+    let threads = worth_threads(op.w.items, 2 * op.w.rows * op.w.cols);
+    match &mut m {
+        None if threads => w.items().enumerate().for_each(plain),
+        None => w.items_seq().enumerate().for_each(plain),
+        Some(m) if threads => w.items().zip(m.items()).enumerate().for_each(with_momentum),
+        Some(m) => w.items_seq().zip(m.items_seq()).enumerate().for_each(with_momentum),
     }
-    drop(m_items);
     memory.put(w);
-    if let Some(m) = m {
-        memory.put(m);
-    }
+    m.into_iter().for_each(|m| memory.put(m));
 }
 
 /// PyTorch's Adam (L2) and `AdamW` (decoupled).
 pub(super) fn adam_update(op: &AdamUpdate, memory: &mut Memory<'_>) {
     let (mut w, mut m, mut v) = (memory.take(op.w), memory.take(op.m), memory.take(op.v));
-    let (g, block) = (memory.input(op.g), memory.input(op.block));
-    for (i, ((w_item, m_item), v_item)) in w.items_seq().zip(m.items_seq()).zip(v.items_seq()).enumerate() {
+    let (g, block): (Input<'_>, Input<'_>) = (memory.input(op.g), memory.input(op.block));
+    let views @ [w_view, m_view, v_view, g_view] = runs([op.w, op.m, op.v, op.g]);
+    let update = |(i, (w, (m, v))): (usize, (&mut [f32], (&mut [f32], &mut [f32])))| {
         let row = |column: u32| block.scalar(i, column as usize);
         if row(GATE) == 0.0 {
-            continue;
+            return;
         }
-        let (rate, decay, epsilon) = (row(CURRENT_RATE), row(WEIGHT_DECAY), row(EPSILON));
-        let (beta1, new1, beta2, new2) = (row(BETA1), row(ONE_MINUS_BETA1), row(BETA2), row(ONE_MINUS_BETA2));
-        let (step, root) = (rate / row(WEIGHT1), row(WEIGHT2).sqrt());
-        for (((at, g), m_at), v_at) in positions(op.w).zip(g.iter(i)).zip(positions(op.m)).zip(positions(op.v)) {
-            let mut weight = w_item[at];
-            let mut g = g;
-            if op.decoupled {
-                weight *= 1.0 - rate * decay;
-            } else {
-                g += decay * weight;
+        let c = Adam {
+            rate: row(CURRENT_RATE),
+            decay: row(WEIGHT_DECAY),
+            epsilon: row(EPSILON),
+            betas: [(row(BETA1), row(ONE_MINUS_BETA1)), (row(BETA2), row(ONE_MINUS_BETA2))],
+            step: row(CURRENT_RATE) / row(WEIGHT1),
+            root: row(WEIGHT2).sqrt(),
+            decoupled: op.decoupled,
+        };
+        let g = g.item(i);
+        for r in 0..w_view.rows {
+            let [w_at, m_at, v_at, g_at] = views.map(|view| at(&view, r, 0));
+            if let Some(n) = contiguous(&views) {
+                Run::Adam(c, &mut w[w_at..][..n], &mut m[m_at..][..n], &mut v[v_at..][..n], &g[g_at..][..n]).go();
+                continue;
             }
-            let first = beta1 * m_item[m_at] + new1 * g;
-            let second = beta2 * v_item[v_at] + new2 * g * g;
-            m_item[m_at] = first;
-            v_item[v_at] = second;
-            w_item[at] = weight - step * first / (second.sqrt() / root + epsilon);
+            for k in 0..w_view.cols {
+                c.element(&mut w[at(&w_view, r, k)], &mut m[at(&m_view, r, k)], &mut v[at(&v_view, r, k)], g[at(&g_view, r, k)]);
+            }
         }
+    };
+    if worth_threads(op.w.items, 4 * op.w.rows * op.w.cols) {
+        w.items().zip(m.items().zip(v.items())).enumerate().for_each(update);
+    } else {
+        w.items_seq().zip(m.items_seq().zip(v.items_seq())).enumerate().for_each(update);
     }
     memory.put(w);
     memory.put(m);
