@@ -33,20 +33,28 @@ impl Optimizer {
         let path = path.as_ref();
         // Nothing longer can fit this optimizer; a wrong file does not fill the memory.
         let most = self.kept_bytes().saturating_add(LONGEST_HEADER + 8);
-        let mut bytes = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes))
-            .map_err(|error| file_error("reading", path, &error))?;
-        if bytes.len() as u64 > most {
+        let bytes = read_at_most(path, most).map_err(|error| file_error("reading", path, &error))?;
+        let Some(bytes) = bytes else {
             let reason = format!("`{}` is longer than {most} bytes, the most that this optimizer's state takes", path.display());
             return Err(Error::Checkpoint { mismatches: vec![reason] });
-        }
+        };
         self.from_state_bytes_blocking(&bytes)
     }
 }
 
 fn file_error(doing: &'static str, path: &Path, error: &io::Error) -> Error {
     Error::File { doing, path: path.display().to_string(), reason: error.to_string() }
+}
+
+/// The file's bytes; `None` where there are more. What is no regular file may have more than its length says.
+fn read_at_most(path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = File::open(path)?;
+    if file.metadata()?.len() > most {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(Some(bytes).filter(|bytes| bytes.len() as u64 <= most))
 }
 
 /// Puts `bytes` under the name `path` at once.

@@ -51,8 +51,11 @@ fn weights(layers: &[Layer]) -> Result<Vec<Vec<f32>>, Failed> {
     Ok(layers.iter().map(|l| l.weight.read()).collect::<Result<_, _>>()?)
 }
 
-/// All state by key, bit by bit, and the metadata.
-fn content(bytes: &[u8]) -> Result<(Vec<(String, Vec<usize>, Vec<u8>)>, HashMap<String, String>), Failed> {
+/// Key, shape and bytes of each tensor, sorted, and the metadata.
+type Content = (Vec<(String, Vec<usize>, Vec<u8>)>, HashMap<String, String>);
+
+/// All state, bit by bit.
+fn content(bytes: &[u8]) -> Result<Content, Failed> {
     let file = SafeTensors::deserialize(bytes)?;
     let mut tensors: Vec<_> = file.iter().map(|(name, t)| (name.to_owned(), t.shape().to_vec(), t.data().to_vec())).collect();
     tensors.sort();
@@ -296,7 +299,7 @@ fn hostile(ctx: &Context) -> Outcome {
         bytes[bit / 8] ^= 1 << (bit % 8);
         refuse(&|| format!("bit {} of byte {} flipped", bit % 8, bit / 8), &bytes)?;
     }
-    let header = u64::from_le_bytes(*good.first_chunk().ok_or("too short")?) as usize;
+    let header = usize::try_from(u64::from_le_bytes(*good.first_chunk().ok_or("too short")?))?;
     let mut random = 7;
     for round in 0..4000 {
         let mut bytes = good.clone();
