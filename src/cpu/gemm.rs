@@ -5,6 +5,7 @@ use faer::{Accum, MatMut, MatRef, Par};
 
 use super::elementwise::Coefficient;
 use super::memory::Memory;
+use super::thin::{self, Addend, Thin};
 use crate::plan::{Gemm, KronFactor, Value};
 
 /// A read view as faer sees it. One stride of a plan view is always 1.
@@ -69,17 +70,23 @@ pub(super) fn gemm(op: &Gemm, memory: &mut Memory<'_>) {
     let flops = 2 * v.rows * v.cols * op.a.cols;
     out.for_each(flops, |i, item| {
         let [alpha, beta, gamma] = [op.alpha, op.beta, op.gamma].map(|c| c.at(block, i));
-        let mut accumulate = Accum::Replace;
-        if op.d.is_some() && !op.beta.is_zero() {
-            accumulate = Accum::Add;
-            match d {
-                None if beta == 1.0 => {}
-                None => scale(item, &v, beta),
-                Some(d) => scaled_copy(d.item(i), &d.view, beta, item, &v),
-            }
-        }
         let ((a_words, a_view), (b_words, b_view)) = (a.matrix(i), b.matrix(i));
-        matmul(mat_mut(item, &v), accumulate, mat(&a_words, &a_view), mat(&b_words, &b_view), alpha, par(flops));
+        let addend = match d {
+            _ if op.d.is_none() || op.beta.is_zero() => Addend::None,
+            None => Addend::InPlace,
+            Some(d) => Addend::Other(d.item(i), d.view),
+        };
+        let (a, b) = ((&*a_words, a_view), (&*b_words, b_view));
+        if !thin::multiply(&mut Thin { alpha, a, b, beta, d: addend, out: (&mut *item, v) }) {
+            match addend {
+                Addend::None => {}
+                Addend::InPlace if beta == 1.0 => {}
+                Addend::InPlace => scale(item, &v, beta),
+                Addend::Other(d, view) => scaled_copy(d, &view, beta, item, &v),
+            }
+            let accumulate = if matches!(addend, Addend::None) { Accum::Replace } else { Accum::Add };
+            matmul(mat_mut(item, &v), accumulate, mat(a.0, &a.1), mat(b.0, &b.1), alpha, par(flops));
+        }
         if !op.gamma.is_zero() {
             for r in 0..v.rows.min(v.cols) {
                 item[r * (v.row_stride + v.col_stride)] += gamma;
@@ -89,8 +96,10 @@ pub(super) fn gemm(op: &Gemm, memory: &mut Memory<'_>) {
     memory.put(out);
 }
 
-/// Rows of a block row of a symmetric product: small enough to skip most of the upper triangle at q = 100, large enough for faer's tiles.
-const BLOCK_ROWS: usize = 32;
+/// Rows of a block row of a symmetric product: small enough to skip most of the upper triangle, large enough for faer's tiles (the fastest measured).
+fn block_rows(q: usize) -> usize {
+    if q <= 256 { 32 } else { 96 }
+}
 
 /// `out <- decay out + (1 - decay) scale / n x^T x`, lower triangle computed, upper mirrored.
 pub(super) fn kron_factor(op: &KronFactor, memory: &mut Memory<'_>) {
@@ -118,9 +127,14 @@ pub(super) fn kron_factor(op: &KronFactor, memory: &mut Memory<'_>) {
             }
             Accum::Add
         };
+        // Of few columns, the whole square by dot products.
+        let square = Value { rows: q, cols: q, ..v };
+        let d = if op.decay.is_zero() { Addend::None } else { Addend::InPlace };
+        let product = &mut Thin { alpha: weight, a: (&words, x.t()), b: (&words, x), beta: 1.0, d, out: (&mut *item, square) };
+        let q_blocked = if thin::multiply(product) { 0 } else { q };
         // Block rows of the lower triangle by plain products: between half and all of the square's work, half for large q.
-        for first in (0..q).step_by(BLOCK_ROWS) {
-            let height = BLOCK_ROWS.min(q - first);
+        for first in (0..q_blocked).step_by(block_rows(q)) {
+            let height = block_rows(q).min(q - first);
             let part = Value { rows: height, cols: first + height, ..v };
             let rows = Value { offset: 0, cols: height, ..x };
             let cols = Value { offset: 0, cols: first + height, ..x };

@@ -78,7 +78,7 @@ pub(super) fn column_mean(op: &ColumnMean, memory: &mut Memory<'_>) {
             if op.x.col_stride == 1 {
                 sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
             } else {
-                sums.iter_mut().zip(row.iter().step_by(op.x.col_stride.max(1))).for_each(|(sum, x)| *sum += f64::from(*x));
+                sums.iter_mut().enumerate().for_each(|(c, sum)| *sum += f64::from(row[c * op.x.col_stride]));
             }
         }
         for (c, sum) in sums.iter().enumerate() {
@@ -100,7 +100,7 @@ pub(super) fn check_finite(op: &CheckFinite, memory: &mut Memory<'_>) {
             // Without an early end, which would keep the loop from becoming vectors.
             rows.fold(true, |good, row| row[..v.cols].iter().fold(good, |good, a| good & (a.abs() <= LARGEST)))
         } else {
-            rows.fold(true, |good, row| row.iter().step_by(v.col_stride).take(v.cols).fold(good, |good, a| good & (a.abs() <= LARGEST)))
+            rows.fold(true, |good, row| (0..v.cols).fold(good, |good, c| good & (row[c * v.col_stride].abs() <= LARGEST)))
         };
         if !good {
             item[0] = 1.0;
