@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::memory::{CHUNK, Input, Memory, runs, worth_threads};
+use super::memory::{CHUNK, Memory, runs, worth_threads};
 use crate::plan::block::{
     BETA1, BETA2, CURRENT_RATE, DAMPENING, EPSILON, GATE, MOMENTUM, ONE_MINUS_BETA1, ONE_MINUS_BETA2, STEP, WEIGHT_DECAY, WEIGHT1, WEIGHT2,
 };
@@ -174,9 +174,9 @@ pub(super) fn sgd_update(op: &SgdUpdate, memory: &mut Memory<'_>) {
 /// PyTorch's Adam (L2) and `AdamW` (decoupled).
 pub(super) fn adam_update(op: &AdamUpdate, memory: &mut Memory<'_>) {
     let (mut w, mut m, mut v) = (memory.take(op.w), memory.take(op.m), memory.take(op.v));
-    let (g, block): (Input<'_>, Input<'_>) = (memory.input(op.g), memory.input(op.block));
+    let (g, block) = (memory.input(op.g), memory.input(op.block));
     let views @ [w_view, m_view, v_view, g_view] = runs([op.w, op.m, op.v, op.g]);
-    let update = |(i, (w, (m, v))): (usize, (&mut [f32], (&mut [f32], &mut [f32])))| {
+    let update = |i: usize, w: &mut [f32], m: &mut [f32], v: &mut [f32]| {
         let row = |column: u32| block.scalar(i, column as usize);
         if row(GATE) == 0.0 {
             return;
@@ -203,9 +203,9 @@ pub(super) fn adam_update(op: &AdamUpdate, memory: &mut Memory<'_>) {
         }
     };
     if worth_threads(op.w.items, 4 * op.w.rows * op.w.cols) {
-        w.items().zip(m.items().zip(v.items())).enumerate().for_each(update);
+        w.items().zip(m.items()).zip(v.items()).enumerate().for_each(|(i, ((w, m), v))| update(i, w, m, v));
     } else {
-        w.items_seq().zip(m.items_seq().zip(v.items_seq())).enumerate().for_each(update);
+        w.items_seq().zip(m.items_seq()).zip(v.items_seq()).enumerate().for_each(|(i, ((w, m), v))| update(i, w, m, v));
     }
     memory.put(w);
     memory.put(m);

@@ -12,6 +12,7 @@ use crate::oracle::{Mat, gram, matmul};
 pub(super) const ROWS: &[Row] = &[
     ("gemm", "plain", plain),
     ("gemm", "views", views),
+    ("gemm", "long_inner_side", long_inner_side),
     ("gemm", "repeats", repeats),
     ("gemm", "broadcast_rows", broadcast_rows),
     ("gemm", "half", half),
@@ -86,6 +87,17 @@ fn views(context: &Context) -> Outcome {
                 product(context, i, 3, shape, [a, b, layouts[(i + 1) % 4]])?;
             }
             product(context, i, 2, shape, [Dense, Dense, a])?;
+        }
+    }
+    Ok(())
+}
+
+/// Few results of many products each, every remainder of a register tile.
+fn long_inner_side(context: &Context) -> Outcome {
+    use Layout::{Dense, Inside, InsideTransposed, Transposed};
+    for (i, shape) in [(15, 1030, 8), (1, 64, 1), (5, 67, 3), (2, 300, 127), (16, 129, 16), (3, 2000, 2)].into_iter().enumerate() {
+        for layouts in [[Dense, Transposed, Dense], [Inside, InsideTransposed, Transposed], [Dense, InsideTransposed, Inside]] {
+            product(context, i, 3, shape, layouts)?;
         }
     }
     Ok(())
@@ -264,10 +276,18 @@ fn fresh(context: &Context) -> Outcome {
 }
 
 fn running_average(context: &Context) -> Outcome {
-    for (n, q, ones) in [(1, 1, false), (40, 65, false), (33, 31, true), (7, 64, true)] {
+    for (n, q, ones, layout) in [
+        (1, 1, false, Layout::Dense),
+        (40, 65, false, Layout::Dense),
+        (33, 31, true, Layout::Dense),
+        (7, 64, true, Layout::Dense),
+        (130, 9, false, Layout::Transposed),
+        (67, 7, true, Layout::InsideTransposed),
+        (20, 300, false, Layout::Dense),
+    ] {
         for column in [false, true] {
             let mut s = Stage::new(context, n);
-            let x = s.operand("x", [3, n, q], Layout::Dense)?;
+            let x = s.operand("x", [3, n, q], layout)?;
             let side = q + usize::from(ones);
             let old: Vec<Mat> = vec![gram(&crate::oracle::random(9, 2 * side, side), false); 3];
             let out = s.updated("out", &old, Layout::Dense)?;

@@ -24,9 +24,11 @@ pub(super) const ROWS: &[Row] = &[
     ("reduce", "item_alone_equals_item_in_batch", alone),
     ("column_mean", "shapes", means),
     ("column_mean", "views", mean_views),
+    ("column_mean", "broadcast_row", mean_of_a_broadcast_row),
     ("column_mean", "many_items", |context| mean(context, [70_000, 3, 2], [Layout::Dense; 2])),
     ("check_finite", "flags", flags),
     ("check_finite", "shapes", flag_shapes),
+    ("check_finite", "broadcast_row", flag_of_a_broadcast_row),
     ("check_finite", "many_items", |context| flagged(context, [70_000, 1, 2], Layout::Dense)),
 ];
 
@@ -133,6 +135,40 @@ fn mean_views(context: &Context) -> Outcome {
     use Layout::{Dense, Inside, InsideTransposed, Repeat, Transposed};
     let layouts = [[Transposed, Dense], [Inside, Inside], [InsideTransposed, Transposed], [Repeat(3, 2), InsideTransposed]];
     layouts.into_iter().try_for_each(|layouts| mean(context, [6, 67, 31], layouts))
+}
+
+/// One stored row, upright and lying: strides of 0 in either place.
+fn mean_of_a_broadcast_row(context: &Context) -> Outcome {
+    for lying in [false, true] {
+        let mut s = Stage::new(context, 3);
+        let x = s.operand("x", [2, 1, 5], Layout::Dense)?;
+        let view = x.view.broadcast_row(4)?;
+        let view = if lying { view.t() } else { view };
+        let out = s.output("out", [2, 1, view.cols()], Layout::Dense)?;
+        s.recorder.record(ColumnMean { x: view, out: out.view })?;
+        let mean = |x: &Mat, c: usize| if lying { x.data.iter().sum::<f64>() / 5.0 } else { x.data[c] };
+        let want: Vec<Mat> = x.items.iter().map(|x| Mat::from_fn(1, view.cols(), |_, c| mean(x, c))).collect();
+        let size: Vec<Mat> = x.items.iter().map(|x| Mat::from_fn(1, view.cols(), |_, _| x.data.iter().map(|x| x.abs()).sum())).collect();
+        about(s.run(1)?.expect_within(&out, &want, &size, Tol::gemm(5)), lying)?;
+    }
+    Ok(())
+}
+
+fn flag_of_a_broadcast_row(context: &Context) -> Outcome {
+    for lying in [false, true] {
+        let mut s = Stage::new(context, 3);
+        let x = s.given(
+            "x",
+            2,
+            &[Mat::from_fn(1, 5, |_, _| 1.0), Mat::from_fn(1, 5, |_, c| if c == 4 { f64::NAN } else { 1.0 })],
+            Layout::Dense,
+        )?;
+        let view = x.view.broadcast_row(4)?;
+        let flag = s.updated("flag", &[scalar(0.0), scalar(0.0)], Layout::Dense)?;
+        s.recorder.record(CheckFinite { x: if lying { view.t() } else { view }, flag: flag.view })?;
+        about(s.run(1)?.expect(&flag, &[scalar(0.0), scalar(1.0)], Tol::EXACT), lying)?;
+    }
+    Ok(())
 }
 
 /// The limit is 1e18 in magnitude; a flag is raised, never lowered; one bad item marks no other.

@@ -24,6 +24,7 @@ pub(super) const ROWS: &[Row] = &[
     ("adam_update", "views", |context| {
         adam(context, 6, (7, 67), [Layout::InsideTransposed, Layout::Inside, Layout::Transposed], true, &[])
     }),
+    ("adam_update", "long", |context| adam(context, 1, (130, 257), [Layout::Dense; 3], true, &[])),
     ("adam_update", "gate", |context| adam(context, 4, (5, 31), [Layout::Dense; 3], false, &[1, 2])),
 ];
 
@@ -128,7 +129,10 @@ fn sgd_views(context: &Context) -> Outcome {
     for layouts in [[Inside, Transposed, Dense], [Transposed, Inside, InsideTransposed], [InsideTransposed, Dense, Inside]] {
         sgd(context, 6, (31, 65), form, layouts, &[])?;
     }
-    Ok(())
+    sgd(context, 6, (31, 65), form, [Transposed; 3], &[])?;
+    // Longer than what one thread takes at once.
+    sgd(context, 1, (130, 257), form, [Dense; 3], &[])?;
+    sgd(context, 1, (130, 257), Form { momentum: false, nesterov: false, scaled: false }, [Dense; 3], &[])
 }
 
 fn sgd_gate(context: &Context) -> Outcome {
