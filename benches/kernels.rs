@@ -1,88 +1,118 @@
-//! Single operations: `cargo bench --bench kernels`, with `LAYERWISE_DEVICE=cpu,gpu` side by side in one run.
-//!
-//! `ceiling` holds what the same run reaches at best: a large product (flops) and a large copy (4 bytes are read and 4 written an element).
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    missing_docs,
-    reason = "a benchmark stops at the first error; criterion's macros make undocumented items"
-)]
+//! Single operations: `cargo bench --bench kernels`. See `rig` for the devices.
+#![allow(clippy::print_stdout, clippy::expect_used, reason = "a program for a terminal, which stops where it can't run")]
 
-mod device;
+#[allow(dead_code, reason = "each bench uses its part")]
+mod rig;
 
-use std::time::Duration;
+use criterion::Criterion;
+use layerwise::Plan;
+use layerwise::plan::block::WIDTH;
+use layerwise::plan::{
+    AdamUpdate, CheckFinite, ColumnMean, Distribution, KronFactor, OperatorNorm, RandomFill, Reduce, ReduceKind, SgdUpdate,
+};
+use rig::{Bound, plan_of, product};
 
-use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use layerwise::plan::{Axpby, Distribution, RandomFill, ReduceKind};
-use layerwise::{Bindings, Context, Recorder, Result, Shape, Value, linalg};
-
-/// Records with one bound operand of this shape, filled with small numbers.
-fn prepare(context: &Context, shape: Shape, record: impl Fn(&mut Recorder, Value) -> Result<()>) -> Result<layerwise::Prepared> {
-    let mut r = Recorder::new();
-    let x = r.external("x", shape)?;
-    record(&mut r, x)?;
-    #[allow(clippy::cast_precision_loss, reason = "small numbers")]
-    let values: Vec<f32> = (0..shape.elements()).map(|i| ((i * 7919 + i / 31) % 1021) as f32 / 1021.0 - 0.5).collect();
-    let mut bindings = Bindings::new();
-    bindings.bind(x, &context.upload(shape, &values)?);
-    context.prepare(&r.finish(), &bindings)
-}
-
-/// Times runs of all segments; on a GPU many are in flight before the one wait. Throughput is flops: criterion's `Gelem/s` are GFLOP/s.
-fn run(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, context: &Context, prepared: &mut layerwise::Prepared) {
-    group.throughput(Throughput::Elements(prepared.plan().cost(None).flops.max(1)));
-    let segments: Vec<usize> = (0..prepared.plan().segments().len()).collect();
-    group.bench_function(BenchmarkId::new(name, device::label(context)), |b| {
-        b.iter_custom(|iterations| device::timed(context, iterations, || prepared.run(&segments).expect("run")));
-    });
-}
-
-type Record = fn(&mut Recorder, Value) -> Result<()>;
-
-fn square(r: &mut Recorder, x: Value) -> Result<()> {
-    r.matmul(x, x).map(|_| ())
-}
-
-fn kernels(c: &mut Criterion) {
-    let rows: [(&str, &str, Shape, Record); 12] = [
-        ("ceiling", "product 1024", Shape::matrix(1024, 1024), square),
-        ("ceiling", "copy 16M", Shape::matrix(4096, 4096), |r, x| {
-            let out = r.scratch("out", Shape::matrix(4096, 4096))?;
-            r.record(Axpby::copy(x, out))
-        }),
-        ("gemm", "256", Shape::matrix(256, 256), square),
-        ("gemm", "64 x (64)", Shape::new(64, 64, 64), square),
-        ("gemm", "skinny 1024x100 by 100x8", Shape::matrix(1024, 100), |r, x| r.matmul(x, x.row_range(0..8)?.t()).map(|_| ())),
-        ("kron_factor", "9 x (1024, 100)", Shape::new(9, 1024, 100), |r, x| r.kron_factor(x).map(|_| ())),
-        ("spd_inverse", "9 x 100", Shape::new(9, 1024, 100), |r, x| {
-            let factor = r.kron_factor(x)?;
-            linalg::spd_inverse(r, factor, 1e-2, None).map(|_| ())
-        }),
-        ("orthonormalise", "36 x (8, 100)", Shape::new(36, 8, 100), |r, x| linalg::orthonormalise(r, x).map(|_| ())),
-        ("operator_norm", "36 x (8, 100)", Shape::new(36, 8, 100), |r, x| r.operator_norm(x).map(|_| ())),
-        ("reduce", "sum_sq 36 x 100k", Shape::new(36, 1024, 100), |r, x| r.reduce(ReduceKind::SumSq, 1.0, x).map(|_| ())),
-        ("random_fill", "signs 9 x 100k", Shape::new(9, 1, 2), |r, keys| fill(r, keys, Distribution::Rademacher)),
-        ("random_fill", "normals 9 x 100k", Shape::new(9, 1, 2), |r, keys| fill(r, keys, Distribution::Normal)),
-    ];
-    for context in device::contexts() {
-        for (group, name, shape, record) in &rows {
-            let mut group = c.benchmark_group(*group);
-            let mut prepared = prepare(&context, *shape, record).expect("prepare");
-            run(&mut group, name, &context, &mut prepared);
-        }
+fn main() {
+    let mut criterion = rig::criterion();
+    for device in rig::devices() {
+        let mut run = |group: &str, bound: Bound, plans: Vec<(String, Plan)>| {
+            let mut group = Criterion::benchmark_group(&mut criterion, group);
+            for (id, plan) in plans {
+                device.bench(&mut group, &id, &mut rig::bind(&device.context, &plan), &[0], bound);
+            }
+        };
+        run("gemm", Bound::Flops, products());
+        run("kron_factor", Bound::Flops, factors());
+        run("operator_norm", Bound::Flops, norms());
+        run("random_fill", Bound::Bytes, draws());
+        run("reduce", Bound::Bytes, reductions());
+        run("update", Bound::Bytes, updates());
     }
+    criterion.final_summary();
 }
 
-fn fill(r: &mut Recorder, keys: Value, distribution: Distribution) -> Result<()> {
-    let out = r.scratch("out", Shape::new(9, 1024, 100))?;
-    let step = r.scratch("step", Shape::new(9, 1, 1))?;
-    r.record(RandomFill { out, distribution, stream: 0, keys, step })
+/// Square, batched small, and the linear-representation study's shapes: 9 data items, 4 learning rates.
+fn products() -> Vec<(String, Plan)> {
+    let shapes = [
+        (1, 64, 64, 64),
+        (1, 256, 256, 256),
+        (1, 512, 512, 512),
+        (1, 1024, 1024, 1024),
+        (64, 64, 64, 64),
+        (9, 1024, 100, 100),
+        (9, 32, 100, 1024),
+        (9, 32, 1024, 100),
+        (36, 15, 8, 1024),
+        (36, 15, 1024, 8),
+        (1, 1024, 100, 8),
+        (1, 4096, 4096, 1),
+    ];
+    shapes.into_iter().map(|(batch, m, k, n)| (format!("{batch}x({m}x{k}x{n})"), product(batch, m, k, n))).collect()
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
-    targets = kernels
+fn factors() -> Vec<(String, Plan)> {
+    let plan = |batch, n, q| plan_of(|r| KronFactor::new(r.value("x", [batch, n, q]), r.value("out", [batch, q, q])));
+    [(9, 1024, 100), (36, 1024, 8), (64, 64, 64), (1, 256, 256), (1, 1024, 512)]
+        .into_iter()
+        .map(|(batch, n, q)| (format!("{batch}x({n}x{q})"), plan(batch, n, q)))
+        .collect()
 }
-criterion_main!(benches);
+
+fn norms() -> Vec<(String, Plan)> {
+    let plan = |shape: [usize; 3]| plan_of(|r| OperatorNorm { x: r.value("x", shape), out: r.value("out", [shape[0], 1, 1]) });
+    [[36, 8, 100], [64, 48, 48]].into_iter().map(|s| (format!("{}x({}x{})", s[0], s[1], s[2]), plan(s))).collect()
+}
+
+fn draws() -> Vec<(String, Plan)> {
+    let plan = |distribution, shape: [usize; 3]| {
+        plan_of(|r| RandomFill {
+            out: r.value("out", shape),
+            distribution,
+            stream: 0,
+            keys: r.value("keys", [shape[0], 1, 2]),
+            step: r.value("step", [shape[0], 1, 1]),
+        })
+    };
+    [Distribution::Rademacher, Distribution::Normal, Distribution::Uniform]
+        .into_iter()
+        .map(|d| (format!("{d:?} 3x(1024x100)").to_lowercase(), plan(d, [3, 1024, 100])))
+        .collect()
+}
+
+fn reductions() -> Vec<(String, Plan)> {
+    let mut plans = Vec::new();
+    for shape @ [batch, m, n] in [[64, 64, 64], [1, 1024, 1024]] {
+        let name = |what: &str| format!("{what} {batch}x({m}x{n})");
+        let scalar = [batch, 1, 1];
+        for kind in [ReduceKind::SumSq, ReduceKind::MaxAbs] {
+            let plan = plan_of(|r| Reduce { kind, x: r.value("x", shape), y: None, out: r.value("out", scalar), scale: 1.0 });
+            plans.push((name(&format!("{kind:?}").to_lowercase()), plan));
+        }
+        let dot = plan_of(|r| {
+            let (x, y, out) = (r.value("x", shape), r.value("y", shape), r.value("out", scalar));
+            Reduce { kind: ReduceKind::Dot, x, y: Some(y), out, scale: 1.0 }
+        });
+        let mean = plan_of(|r| ColumnMean { x: r.value("x", shape), out: r.value("out", [batch, 1, n]) });
+        let check = plan_of(|r| CheckFinite { x: r.value("x", shape), flag: r.value("flag", scalar) });
+        plans.extend([(name("dot"), dot), (name("column_mean"), mean), (name("check_finite"), check)]);
+    }
+    plans
+}
+
+fn updates() -> Vec<(String, Plan)> {
+    let mut plans = Vec::new();
+    for shape @ [batch, m, n] in [[64, 64, 64], [1, 1024, 1024]] {
+        let name = |what: &str| format!("{what} {batch}x({m}x{n})");
+        let rows = [batch, 1, WIDTH];
+        let sgd = plan_of(|r| {
+            let (w, g, m, block) = (r.value("w", shape), r.value("g", shape), r.value("m_w", shape), r.value("block", rows));
+            SgdUpdate { w, g, m: Some(m), g_scale: None, nesterov: false, block }
+        });
+        let adam = plan_of(|r| {
+            let (w, g, m, v) = (r.value("w", shape), r.value("g", shape), r.value("m_w", shape), r.value("v_w", shape));
+            AdamUpdate { w, g, m, v, decoupled: true, block: r.value("block", rows) }
+        });
+        plans.extend([(name("sgd momentum"), sgd), (name("adamw"), adam)]);
+    }
+    plans
+}

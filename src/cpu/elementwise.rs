@@ -1,6 +1,8 @@
 //! Linear combinations and conversions.
 
-use super::memory::{Input, Memory, runs};
+use rayon::prelude::*;
+
+use super::memory::{CHUNK, Input, Memory, runs};
 use crate::plan::{Axpby, Coef, Convert};
 use crate::tensor::ElementType;
 
@@ -66,12 +68,21 @@ pub(super) fn axpby(op: &Axpby, memory: &mut Memory<'_>) {
     memory.put(out);
 }
 
-/// `to = alpha x + beta y`, `y` being `to` itself where `in_place`; what is absent counts as 0.
+/// `to = alpha x + beta y`, `y` being `to` itself where `in_place`; what is absent counts as 0. A long run in chunks on threads.
 fn combine(to: &mut [f32], alpha: f32, x: Option<&[f32]>, beta: f32, y: Option<&[f32]>, in_place: bool) {
+    if to.len() > CHUNK {
+        let chunk = |(i, to): (usize, &mut [f32])| {
+            let part = i * CHUNK..i * CHUNK + to.len();
+            let (x, y) = (x.map(|x| &x[part.clone()]), y.map(|y| &y[part.clone()]));
+            combine(to, alpha, x, beta, y, in_place);
+        };
+        return to.par_chunks_mut(CHUNK).enumerate().for_each(chunk);
+    }
     match (x, y) {
         (Some(x), _) if in_place => to.iter_mut().zip(x).for_each(|(to, x)| *to = alpha * x + beta * *to),
         (None, _) if in_place => to.iter_mut().for_each(|to| *to *= beta),
         (Some(x), Some(y)) => to.iter_mut().zip(x).zip(y).for_each(|((to, x), y)| *to = alpha * x + beta * y),
+        (Some(x), None) if alpha == 1.0 => to.copy_from_slice(&x[..to.len()]),
         (Some(x), None) => to.iter_mut().zip(x).for_each(|(to, x)| *to = alpha * x),
         (None, Some(y)) => to.iter_mut().zip(y).for_each(|(to, y)| *to = beta * y),
         (None, None) => to.fill(0.0),

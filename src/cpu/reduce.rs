@@ -32,8 +32,24 @@ fn reduction(kind: ReduceKind, x: Input<'_>, y: Option<Input<'_>>, i: usize) -> 
             (0..v.rows).map(|r| f64::from(item[r * (v.row_stride + v.col_stride)])).sum()
         }
         ReduceKind::Dot => y.map_or(f64::NAN, |y| dot(x, y, i)),
-        ReduceKind::MaxAbs => f64::from(x.iter(i).fold(0.0f32, |m, a| if a.is_nan() || m.is_nan() { f32::NAN } else { m.max(a.abs()) })),
+        ReduceKind::MaxAbs => f64::from(largest(x, i)),
     }
+}
+
+/// `max |x|` of item `i`, NaN if any element is NaN.
+fn largest(x: Input<'_>, i: usize) -> f32 {
+    let [v] = runs([x.view]);
+    // Bit patterns of magnitudes are ordered as the numbers are, those of NaN above all others.
+    let mut largest = 0u32;
+    for r in 0..v.rows {
+        let row = &x.item(i)[r * v.row_stride..];
+        largest = if v.col_stride == 1 {
+            row[..v.cols].iter().fold(largest, |m, a| m.max(a.abs().to_bits()))
+        } else {
+            (0..v.cols).fold(largest, |m, c| m.max(row[c * v.col_stride].abs().to_bits()))
+        };
+    }
+    f32::from_bits(largest)
 }
 
 /// Partial sums of [`dot`]: enough to hide an addition's latency.
