@@ -87,12 +87,6 @@ impl<'a> Input<'a> {
         let dense = (0..v.rows).flat_map(|r| (0..v.cols).map(move |c| (r, c))).map(|(r, c)| words[r * v.row_stride + c * v.col_stride]);
         (Cow::Owned(dense.collect()), Value { offset: 0, row_stride: v.cols, col_stride: 1, ..v })
     }
-
-    /// The elements of logical item `b`, row by row.
-    pub(crate) fn iter(&self, b: usize) -> impl Iterator<Item = f32> + 'a {
-        let (item, v) = (self.item(b), self.view);
-        (0..v.rows).flat_map(move |r| (0..v.cols).map(move |c| item[r * v.row_stride + c * v.col_stride]))
-    }
 }
 
 /// The same elements of several views of one shape, as long runs as they allow: transposed where columns are contiguous in all, one row where all are dense.

@@ -32,21 +32,20 @@ fn reduction(kind: ReduceKind, x: Input<'_>, y: Option<Input<'_>>, i: usize) -> 
             (0..v.rows).map(|r| f64::from(item[r * (v.row_stride + v.col_stride)])).sum()
         }
         ReduceKind::Dot => y.map_or(f64::NAN, |y| dot(x, y, i)),
-        ReduceKind::MaxAbs => f64::from(largest(x, i)),
+        ReduceKind::MaxAbs => f64::from(largest(x, i, |_, _, x| x)),
     }
 }
 
-/// `max |x|` of item `i`, NaN if any element is NaN.
-fn largest(x: Input<'_>, i: usize) -> f32 {
-    let [v] = runs([x.view]);
-    // Bit patterns of magnitudes are ordered as the numbers are, those of NaN above all others.
-    let mut largest = 0u32;
+/// `max |f(r, c, x_rc)|` of item `i`, NaN if any is NaN.
+fn largest(x: Input<'_>, i: usize, f: impl Fn(usize, usize, f32) -> f32) -> f32 {
+    // Bit patterns of magnitudes are ordered as the numbers are, those of NaN above all others: a maximum of integers becomes vectors.
+    let (v, words, mut largest) = (x.view, x.item(i), 0);
     for r in 0..v.rows {
-        let row = &x.item(i)[r * v.row_stride..];
+        let row = &words[r * v.row_stride..];
         largest = if v.col_stride == 1 {
-            row[..v.cols].iter().fold(largest, |m, a| m.max(a.abs().to_bits()))
+            row[..v.cols].iter().enumerate().fold(largest, |m, (c, a)| f(r, c, *a).abs().to_bits().max(m))
         } else {
-            (0..v.cols).fold(largest, |m, c| m.max(row[c * v.col_stride].abs().to_bits()))
+            (0..v.cols).fold(largest, |m, c| f(r, c, row[c * v.col_stride]).abs().to_bits().max(m))
         };
     }
     f32::from_bits(largest)
