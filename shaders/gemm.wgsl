@@ -1,7 +1,7 @@
 // out = alpha a b + beta d + gamma I
 // a [m, k], b [k, n], d and out [m, n], per item; any strides; a and b f32 or packed f16.
 // One workgroup a tile of 4 TY x 4 TX; each invocation 4 x 4 elements in registers; workgroup z (strided) over items, x and y (strided) over tiles.
-// Preconditions: out shares no element with a or b; d is out (flag n.y bit 1) or a buffer of its own.
+// Preconditions: out shares no element with a or b; d is out (flag n.y bit 1) or a buffer of its own. n.z = column + 1 of the block's gate, 0 for none.
 // Source: textbook tiling; operand tiles as vec4 along m and n, so that the inner loop is four vector multiply-adds.
 const TX: u32 = 16u;
 const TY: u32 = 16u;
@@ -97,10 +97,14 @@ fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(local_invocation_id) local: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let depth = p.views[0].cols;
     let tiles_n = (p.views[3].cols + 4u * TX - 1u) / (4u * TX);
-    let tiles = tiles_n * ((p.views[3].rows + 4u * TY - 1u) / (4u * TY));
+    let all_tiles = tiles_n * ((p.views[3].rows + 4u * TY - 1u) / (4u * TY));
     for (var item = group.z; item < p.n.x; item += groups.z) {
         let a_item = item_offset(0u, item);
         let b_item = item_offset(1u, item);
+        let block_item = item_offset(4u, item);
+        // The same for the whole workgroup: a closed item leaves all its tiles.
+        var tiles = all_tiles;
+        if (p.n.z != 0u && block[block_item + (p.n.z - 1u) * p.views[4].col] == 0.0) { tiles = 0u; }
         for (var tile = group.x + group.y * groups.x; tile < tiles; tile += groups.x * groups.y) {
             let row = tile / tiles_n * 4u * TY;
             let col = tile % tiles_n * 4u * TX;
@@ -133,7 +137,6 @@ fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 // Everyone has multiplied before the tiles are overwritten.
                 workgroupBarrier();
             }
-            let block_item = item_offset(4u, item);
             let alpha = coefficient(0u, block_item);
             let beta = coefficient(1u, block_item);
             let gamma = coefficient(2u, block_item);

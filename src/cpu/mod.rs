@@ -11,4 +11,5 @@ mod gemm;
 mod memory;
 mod random_fill;
 mod reduce;
+mod spectral;
 mod update;

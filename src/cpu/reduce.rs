@@ -24,6 +24,10 @@ pub(super) fn reduce(op: &Reduce, memory: &mut Memory<'_>) {
     memory.put(out);
 }
 
+fn larger(m: f32, a: f32) -> f32 {
+    if a.is_nan() || m.is_nan() { f32::NAN } else { m.max(a.abs()) }
+}
+
 fn reduction(kind: ReduceKind, x: Input<'_>, y: Option<Input<'_>>, i: usize) -> f64 {
     match kind {
         ReduceKind::SumSq => x.iter(i).map(|a| f64::from(a) * f64::from(a)).sum(),
@@ -32,7 +36,12 @@ fn reduction(kind: ReduceKind, x: Input<'_>, y: Option<Input<'_>>, i: usize) -> 
             (0..v.rows).map(|r| f64::from(item[r * (v.row_stride + v.col_stride)])).sum()
         }
         ReduceKind::Dot => y.map_or(f64::NAN, |y| x.iter(i).zip(y.iter(i)).map(|(a, b)| f64::from(a) * f64::from(b)).sum()),
-        ReduceKind::MaxAbs => f64::from(x.iter(i).fold(0.0f32, |m, a| if a.is_nan() || m.is_nan() { f32::NAN } else { m.max(a.abs()) })),
+        ReduceKind::MaxAbs => f64::from(x.iter(i).fold(0.0, larger)),
+        ReduceKind::IdentityGap => {
+            let n = x.view.cols;
+            let gap = x.iter(i).enumerate().map(|(at, a)| if at / n == at % n { a - 1.0 } else { a });
+            f64::from(gap.fold(0.0, larger))
+        }
     }
 }
 
