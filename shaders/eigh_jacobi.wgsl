@@ -1,4 +1,4 @@
-// a = vectors diag(values) vectors^T (n.y = 0), or the same for one block pair of work, whose vectors become the pair's rotation (n.y = 1)
+// a = vectors diag(values) vectors^T (n.y = 0), or the same for one block pair of work, whose vectors minus I become the pair's rotation (n.y = 1)
 // a and vectors [n, n], values [1, n], n <= LIMIT; work: see eigh_load. n.z = round of the pairs, n.w = 1: values descend.
 // One workgroup an item, or a pair of an item (z strided over items): cyclic two-sided Jacobi, w / 2 disjoint rotations at once, matrix and vectors in workgroup memory.
 // Preconditions: max |a| about 1. The symmetric part of a counts. Bounded sweeps; what is not finite stays so.
@@ -20,7 +20,7 @@ struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: ve
 @group(0) @binding(4) var<storage, read_write> work: array<f32>;
 
 var<workgroup> t: array<f32, LIMIT * LIMIT>;
-var<workgroup> v: array<f32, LIMIT * LIMIT>;
+var<workgroup> v: array<f32, LIMIT * LIMIT>; // vectors minus I
 var<workgroup> turn: array<vec2<f32>, PAIRS>;
 var<workgroup> open: array<u32, PAIRS>;
 var<workgroup> any_open: u32;
@@ -42,14 +42,20 @@ fn large(r: u32, c: u32, w: u32) -> bool {
     return off > FLOOR && off > SMALL * sqrt(abs(t[r * w + r])) * sqrt(abs(t[c * w + c]));
 }
 
-// The cosine and sine that make t[q.x, q.y] zero.
+// Sine s and tau = s / (1 + cosine) of the rotation that makes t[q.x, q.y] zero.
 fn rotation(q: vec2<u32>, w: u32) -> vec2<f32> {
-    if (!large(q.x, q.y, w)) { return vec2<f32>(1.0, 0.0); }
+    if (!large(q.x, q.y, w)) { return vec2<f32>(0.0); }
     let tau = (t[q.y * w + q.y] - t[q.x * w + q.x]) / (2.0 * t[q.x * w + q.y]);
     var tangent = 0.5 / tau;
     if (abs(tau) < 1e6) { tangent = select(-1.0, 1.0, tau >= 0.0) / (abs(tau) + sqrt(1.0 + tau * tau)); }
     let cosine = 1.0 / sqrt(1.0 + tangent * tangent);
-    return vec2<f32>(cosine, cosine * tangent);
+    let sine = cosine * tangent;
+    return vec2<f32>(sine, sine / (1.0 + cosine));
+}
+
+// (x, y) turned, as a change: a small rotation rounds little, while a rounded cosine would stretch what it turns, time and again.
+fn turned(x: f32, y: f32, j: vec2<f32>) -> vec2<f32> {
+    return vec2<f32>(-j.x * (y + j.y * x), j.x * (x - j.y * y));
 }
 
 fn diagonalise(w: u32, sweeps: u32, lane: u32) -> u32 {
@@ -84,19 +90,22 @@ fn diagonalise(w: u32, sweeps: u32, lane: u32) -> u32 {
                 let k = turn[i % h];
                 if (i / h == i % h) {
                     let off = t[rows.x * w + rows.y];
-                    if (j.y != 0.0) {
-                        t[rows.x * w + rows.x] -= j.y / j.x * off;
-                        t[rows.y * w + rows.y] += j.y / j.x * off;
+                    if (j.x != 0.0) {
+                        let shift = j.x / (1.0 - j.x * j.y) * off;
+                        t[rows.x * w + rows.x] -= shift;
+                        t[rows.y * w + rows.y] += shift;
                         t[rows.x * w + rows.y] = 0.0;
                         t[rows.y * w + rows.x] = 0.0;
                     }
-                } else if (i / h < i % h && (j.y != 0.0 || k.y != 0.0)) {
-                    let xx = j.x * t[rows.x * w + cols.x] - j.y * t[rows.y * w + cols.x];
-                    let xy = j.x * t[rows.x * w + cols.y] - j.y * t[rows.y * w + cols.y];
-                    let yx = j.y * t[rows.x * w + cols.x] + j.x * t[rows.y * w + cols.x];
-                    let yy = j.y * t[rows.x * w + cols.y] + j.x * t[rows.y * w + cols.y];
-                    let x = k.x * vec2<f32>(xx, yx) - k.y * vec2<f32>(xy, yy);
-                    let y = k.y * vec2<f32>(xx, yx) + k.x * vec2<f32>(xy, yy);
+                } else if (i / h < i % h && (j.x != 0.0 || k.x != 0.0)) {
+                    var x = vec2<f32>(t[rows.x * w + cols.x], t[rows.y * w + cols.x]);
+                    var y = vec2<f32>(t[rows.x * w + cols.y], t[rows.y * w + cols.y]);
+                    x += turned(x.x, x.y, j);
+                    y += turned(y.x, y.y, j);
+                    let upper = turned(x.x, y.x, k);
+                    let lower = turned(x.y, y.y, k);
+                    x += vec2<f32>(upper.x, lower.x);
+                    y += vec2<f32>(upper.y, lower.y);
                     t[rows.x * w + cols.x] = x.x;
                     t[rows.y * w + cols.x] = x.y;
                     t[rows.x * w + cols.y] = y.x;
@@ -108,12 +117,13 @@ fn diagonalise(w: u32, sweeps: u32, lane: u32) -> u32 {
                 }
             }
             for (var i = lane; i < w * h; i += 256u) {
-                let cols = i / h * w + couple(i % h, round, w);
-                let k = turn[i % h];
-                let x = v[cols.x];
-                let y = v[cols.y];
-                v[cols.x] = k.x * x - k.y * y;
-                v[cols.y] = k.y * x + k.x * y;
+                let cols = couple(i % h, round, w);
+                let unit = select(vec2<f32>(0.0), vec2<f32>(1.0), cols == vec2<u32>(i / h));
+                let x = i / h * w + cols.x;
+                let y = i / h * w + cols.y;
+                let change = turned(v[x] + unit.x, v[y] + unit.y, turn[i % h]);
+                v[x] += change.x;
+                v[y] += change.y;
             }
             // Everyone has rotated before the next rotations are formed.
             workgroupBarrier();
@@ -145,7 +155,7 @@ fn eigh_jacobi(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups)
         for (var i = lane; i < w * w; i += 256u) {
             let r = i / w;
             let c = i % w;
-            v[i] = select(0.0, 1.0, r == c);
+            v[i] = 0.0;
             t[i] = 0.0;
             if (!whole) {
                 let row = select(blocks.y - W / 2u, blocks.x, r < W / 2u) + r;
@@ -167,7 +177,7 @@ fn eigh_jacobi(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups)
                 }
                 if (p.n.w == 1u) { rank = n - 1u - rank; }
                 if (i < n) { values[item_offset(1u, item) + rank * p.views[1].col] = t[c * w + c]; }
-                vectors[item_offset(2u, item) + i / n * p.views[2].row + rank * p.views[2].col] = v[i / n * w + c];
+                vectors[item_offset(2u, item) + i / n * p.views[2].row + rank * p.views[2].col] = v[i / n * w + c] + select(0.0, 1.0, i / n == c);
             }
         } else {
             let rotations = work_item + 2u * padded * padded;

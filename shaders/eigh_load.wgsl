@@ -1,4 +1,4 @@
-// work = (the symmetric part of a, I), both padded with zeros (ones on the diagonal of I) to a multiple of 32
+// work = (the symmetric part of a, I), both padded with zeros (ones on the diagonal of I) to a multiple of 32; n.y = 1: the matrix is there already, made symmetric in place
 // a [n, n], any strides; work [2 N + 33, N] per item: N rows of the matrix, N of the vectors, 32 N numbers of rotations (32 x 32 a pair), N flags.
 // One invocation an element of [N, N] of an item, strided over the grid.
 // Preconditions: none.
@@ -22,10 +22,22 @@ fn eigh_load(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgrou
         let item = i / (padded * padded);
         let r = i / padded % padded;
         let c = i % padded;
-        let source = item_offset(0u, item);
-        let to = item_offset(1u, item) + i % (padded * padded);
-        work[to] = 0.0;
-        if (r < n && c < n) { work[to] = 0.5 * (a[source + r * p.views[0].row + c * p.views[0].col] + a[source + c * p.views[0].row + r * p.views[0].col]); }
+        let target_item = item_offset(1u, item);
+        let to = target_item + i % (padded * padded);
         work[to + padded * padded] = select(0.0, 1.0, r == c);
+        if (p.n.y == 1u) {
+            if (r < c) {
+                let mirror = target_item + c * padded + r;
+                let mean = 0.5 * (work[to] + work[mirror]);
+                work[to] = mean;
+                work[mirror] = mean;
+            }
+            continue;
+        }
+        work[to] = 0.0;
+        if (r < n && c < n) {
+            let source = item_offset(0u, item);
+            work[to] = 0.5 * (a[source + r * p.views[0].row + c * p.views[0].col] + a[source + c * p.views[0].row + r * p.views[0].col]);
+        }
     }
 }

@@ -1,4 +1,4 @@
-// T <- J^T T J and V <- V J outside the blocks that eigh_jacobi has diagonalised, J the rotations of all block pairs of round n.y
+// T <- J^T T J and V <- V J outside the blocks that eigh_jacobi has diagonalised, J = I + the rotations of all block pairs of round n.y
 // work: see eigh_load.
 // One workgroup a 32 x 32 tile: tiles (I, K), I < K, of pairs, mirrored, then those of V; x strided over tiles, z over items. Tiles that no rotation touches leave.
 // Preconditions: eigh_jacobi of the same round.
@@ -67,6 +67,7 @@ fn eigh_rotate(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups)
                     let e = lane + s * 256u;
                     sum[s] = 0.0;
                     for (var j = 0u; j < W; j++) { sum[s] += left[j * W + e / W] * tile[j * W + e % W]; }
+                    sum[s] += tile[e];
                 }
                 // Everyone has read the tile before it is overwritten.
                 workgroupBarrier();
@@ -77,6 +78,7 @@ fn eigh_rotate(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups)
             for (var e = lane; e < W * W; e += 256u) {
                 var sum = 0.0;
                 for (var j = 0u; j < W; j++) { sum += tile[e / W * W + j] * right[j * W + e % W]; }
+                sum += tile[e];
                 let col = place(cols, e % W);
                 if (both) {
                     let row = place(rows, e / W);

@@ -113,6 +113,11 @@ fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             var acc2 = vec4<f32>(0.0);
             var acc3 = vec4<f32>(0.0);
             for (var k0 = 0u; k0 < depth; k0 += TILE_K) {
+                // Sums of sums: the rounding of a long product grows with the number of tiles, not of terms.
+                var sum0 = vec4<f32>(0.0);
+                var sum1 = vec4<f32>(0.0);
+                var sum2 = vec4<f32>(0.0);
+                var sum3 = vec4<f32>(0.0);
                 // Neighbouring invocations read neighbouring addresses, whichever stride is 1.
                 for (var i = lane; i < TILE_K * TY; i += TX * TY) {
                     let k = select(i / TY, i % TILE_K, p.views[0].col == 1u);
@@ -129,11 +134,15 @@ fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 for (var k = 0u; k < TILE_K; k++) {
                     let x = a_tile[k * TY + local.y];
                     let y = b_tile[k * TX + local.x];
-                    acc0 += x.x * y;
-                    acc1 += x.y * y;
-                    acc2 += x.z * y;
-                    acc3 += x.w * y;
+                    sum0 += x.x * y;
+                    sum1 += x.y * y;
+                    sum2 += x.z * y;
+                    sum3 += x.w * y;
                 }
+                acc0 += sum0;
+                acc1 += sum1;
+                acc2 += sum2;
+                acc3 += sum3;
                 // Everyone has multiplied before the tiles are overwritten.
                 workgroupBarrier();
             }

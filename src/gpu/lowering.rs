@@ -8,7 +8,7 @@ use super::kernels::{
     RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOLVE_TRIANGULAR, SPECTRUM_SCALE, Variant,
 };
 use super::params::{Params, ViewParams};
-use crate::plan::{Clock, Coef, Distribution, EIGH_PAIR, Eigh, Op, Order, ReduceKind, Stage, Value};
+use crate::plan::{Clock, Coef, Distribution, EIGH_PAIR, Eigh, Gemm, Op, Order, ReduceKind, Stage, Value};
 use crate::tensor::ElementType;
 
 /// Rows and columns of a Cholesky panel; the shaders' `PANEL`.
@@ -16,6 +16,9 @@ const PANEL: usize = 32;
 
 /// Sweeps of the block Jacobi method over all pairs of blocks; converged pairs leave early.
 const BLOCK_SWEEPS: usize = 10;
+
+/// Sweeps over a matrix that is already diagonal to rounding.
+const MENDING_SWEEPS: usize = 4;
 
 /// One dispatch, still without buffers.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,18 +59,52 @@ impl Builder<'_> {
     fn eigh(&mut self, op: &Eigh) {
         let (n, batch) = (op.vectors.rows, self.batch);
         let descending = usize::from(op.order == Order::Descending);
-        let Some(work) = op.work else {
+        let Some([work, spare]) = op.work else {
             self.by_item(&EIGH_JACOBI, &[Some(op.a), Some(op.values), Some(op.vectors), None], &[], [0, 0, descending]);
             return;
         };
-        let (blocks, pairs) = (2 * work.cols / EIGH_PAIR, work.cols / EIGH_PAIR);
-        self.flat(&EIGH_LOAD, 256, batch * work.cols * work.cols, &[Some(op.a), Some(work)], &[], [0; 3]);
-        for round in (0..BLOCK_SWEEPS).flat_map(|_| 0..blocks - 1) {
+        let padded = work.cols;
+        let sort = |b: &mut Self, vectors: Value| {
+            b.push(EIGH_SORT.plain(), &[Some(work), Some(op.values), Some(vectors)], &[], [descending, 0, 0], [n.div_ceil(64), 1, batch]);
+        };
+        self.flat(&EIGH_LOAD, 256, batch * padded * padded, &[Some(op.a), Some(work)], &[], [0; 3]);
+        self.sweeps(work, BLOCK_SWEEPS);
+        sort(self, op.vectors);
+        // Thousands of rotations round; one product rounds once. The product with orthonormal vectors is nearly diagonal, and a few small rotations mend it.
+        let square = Value { rows: n, cols: n, ..work };
+        let (matrix, product, spare) = (square, Value { offset: padded * padded, ..square }, Value { rows: n, cols: n, ..spare });
+        let one = Coef::Const(1.0);
+        self.gemm(Gemm { alpha: Coef::Const(-0.5), gamma: Coef::Const(1.5), ..Gemm::new(op.vectors.t(), op.vectors, spare) });
+        self.gemm(Gemm::new(op.vectors, spare, product));
+        self.flat(&AXPBY, 256, batch * n * n, &[Some(product), None, Some(op.vectors), None, None], &[one, one, 0.0.into()], [1, 0, 0]);
+        self.gemm(Gemm::new(op.a, op.vectors, spare));
+        self.gemm(Gemm::new(op.vectors.t(), spare, matrix));
+        self.flat(&EIGH_LOAD, 256, batch * padded * padded, &[None, Some(work)], &[], [1, 0, 0]);
+        self.sweeps(work, MENDING_SWEEPS);
+        sort(self, spare);
+        self.gemm(Gemm::new(op.vectors, spare, product));
+        self.flat(&AXPBY, 256, batch * n * n, &[Some(product), None, Some(op.vectors), None, None], &[one, one, 0.0.into()], [1, 0, 0]);
+    }
+
+    /// Sweeps over all pairs of blocks.
+    fn sweeps(&mut self, work: Value, count: usize) {
+        let (pairs, batch) = (work.cols / EIGH_PAIR, self.batch);
+        for round in (0..count).flat_map(|_| 0..2 * pairs - 1) {
             self.push(EIGH_JACOBI.plain(), &[None, None, None, Some(work)], &[], [1, round, 0], [pairs, 1, batch]);
             self.push(EIGH_ROTATE.plain(), &[Some(work)], &[], [round, 0, 0], [2 * pairs * pairs, 1, batch]);
         }
-        let values = [Some(work), Some(op.values), Some(op.vectors)];
-        self.push(EIGH_SORT.plain(), &values, &[], [descending, 0, 0], [n.div_ceil(64), 1, batch]);
+    }
+
+    fn gemm(&mut self, op: Gemm) {
+        let in_place = op.d == Some(op.out);
+        let d = op.d.filter(|_| !in_place && !op.beta.is_zero());
+        let (m, n, batch) = (op.out.rows, op.out.cols, self.batch);
+        let choice::Choice { variant, tile, .. } = choice::gemm(m, n, op.a.element, op.b.element);
+        let n_flags = flags(&[(d.is_some(), 1), (in_place && !op.beta.is_zero(), 2)]);
+        let gate = op.gate.map_or(0, |column| column as usize + 1);
+        let values = [Some(op.a), Some(op.b), d, Some(op.out), op.block];
+        let grid = [m.div_ceil(tile) * n.div_ceil(tile), 1, batch];
+        self.push(variant, &values, &[op.alpha, op.beta, op.gamma], [n_flags, gate, 0], grid);
     }
 
     /// One workgroup an item.
@@ -91,16 +128,7 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
     let mut b = Builder { facts, batch: op.batch(), list: Vec::new() };
     let batch = b.batch;
     match *op {
-        Op::Gemm(op) => {
-            let in_place = op.d == Some(op.out);
-            let d = op.d.filter(|_| !in_place && !op.beta.is_zero());
-            let (m, n) = (op.out.rows, op.out.cols);
-            let choice::Choice { variant, tile, .. } = choice::gemm(m, n, op.a.element, op.b.element);
-            let n_flags = flags(&[(d.is_some(), 1), (in_place && !op.beta.is_zero(), 2)]);
-            let grid = [m.div_ceil(tile) * n.div_ceil(tile), 1, batch];
-            let gate = op.gate.map_or(0, |column| column as usize + 1);
-            b.push(variant, &[Some(op.a), Some(op.b), d, Some(op.out), op.block], &[op.alpha, op.beta, op.gamma], [n_flags, gate, 0], grid);
-        }
+        Op::Gemm(op) => b.gemm(op),
         Op::KronFactor(op) => {
             let choice::Choice { variant, tile, .. } = choice::kron_factor(op.out.rows);
             let side = op.out.rows.div_ceil(tile);

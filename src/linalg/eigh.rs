@@ -28,6 +28,7 @@ pub fn eigh(r: &mut Recorder, a: Value, order: Order) -> Result<(Value, Value, V
     let plain = normalise::Ridge { coef: Coef::Const(0.0), relative: true, block: None };
     let (scaled, control) = normalise::normalise(r, a, 1, &plain)?;
     let (values, vectors) = r.eigh(scaled, order)?;
+    let vectors = normalise::reorthogonalise(r, vectors)?;
     let unscale = r.quotient(1.0, None, control.col_range(NORMAL as usize..NORMAL as usize + 1)?, false)?;
     let out = r.scratch("eigh.values", Shape::new(values.items(), 1, values.cols()))?;
     r.record(Axpby { alpha: Coef::column(0), block: Some(unscale), ..Axpby::copy(values, out) })?;

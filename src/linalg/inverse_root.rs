@@ -103,6 +103,7 @@ fn by_eigenvalues(r: &mut Recorder, a: Value, p: u32, ridge: &normalise::Ridge, 
     let n = a.rows();
     let shape = Shape::new(a.items(), n, n);
     let (values, vectors) = r.eigh(a, Order::Ascending)?;
+    let vectors = normalise::reorthogonalise(r, vectors)?;
     r.record(ridge.control(Stage::Start, p, values.col_range(n - 1..n)?, control))?;
     let half = r.scratch("inverse_root.half", shape)?;
     let (shift, block) = (Coef::column(RIDGE), Some(control));

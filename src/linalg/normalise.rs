@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::plan::control::{self, ACTIVE, NORMAL, OK, SCALE};
-use crate::plan::{Axpby, Coef, Gemm, IterationControl, OPERATOR_NORM_MAX, Recorder, ReduceKind, Stage, Value};
+use crate::plan::{Axpby, Coef, Gemm, IterationControl, KronFactor, OPERATOR_NORM_MAX, Recorder, ReduceKind, Stage, Value};
 use crate::tensor::Shape;
 
 /// Squarings that bound the search for the largest eigenvalue: the power `2^20` separates eigenvalues down to f32's rounding.
@@ -64,6 +64,18 @@ pub(super) fn largest_eigenvalue(r: &mut Recorder, a: Value, control: Value) -> 
     // Rayleigh's quotient of the dominant subspace: exact to second order in what other eigenvectors are left.
     let (top, weight) = (r.dot(power, a)?, r.reduce(ReduceKind::Trace, 1.0, power)?);
     r.quotient(1.0, Some(top), weight, false)
+}
+
+/// Columns nearer to orthonormal by one Newton-Schulz step, which squares their defect: rotations in f32 leave 1e-6, this leaves a few roundings.
+pub(super) fn reorthogonalise(r: &mut Recorder, v: Value) -> Result<Value> {
+    let n = v.rows();
+    let shape = Shape::new(v.items(), n, n);
+    let [gram, step, out] = ["gram", "step", "vectors"].map(|name| r.scratch(name, shape));
+    let (gram, step, out) = (gram?, step?, out?);
+    r.record(KronFactor { scale: n as f32, ..KronFactor::new(v, gram) })?;
+    r.record(Axpby { alpha: Coef::Const(-0.5), gamma: Coef::Const(1.5), ..Axpby::copy(gram, step) })?;
+    r.record(Gemm::new(v, step, out))?;
+    Ok(out)
 }
 
 /// Closes an iteration: 1 where all went well, `[batch, 1, 1]`.

@@ -69,7 +69,7 @@ impl Op {
             Op::OperatorNorm(op) => list.extend([("x", op.x, Read), ("out", op.out, Write)]),
             Op::Eigh(op) => {
                 list.extend([("a", op.a, Read), ("values", op.values, Write), ("vectors", op.vectors, Write)]);
-                list.extend(op.work.map(|w| ("work", w, Write)));
+                list.extend(op.work.into_iter().flat_map(|[work, spare]| [("work", work, Write), ("spare", spare, Write)]));
             }
             Op::SpectrumScale(op) => {
                 list.extend([("x", op.x, Read), ("values", op.values, Read), ("out", op.out, Write)]);
@@ -183,8 +183,11 @@ impl Op {
             Op::OperatorNorm(_) => vec![("out", 1, 1)],
             Op::Eigh(op) => {
                 let n = op.vectors.rows;
-                let work = Eigh::work(op.values.items, n).map_or((1, 1), |w| (w.rows, w.cols));
-                vec![("a", n, n), ("values", 1, n), ("vectors", n, n), ("work", work.0, work.1)]
+                let mut list = vec![("a", n, n), ("values", 1, n), ("vectors", n, n)];
+                if let Some([work, spare]) = Eigh::scratch(op.values.items, n) {
+                    list.extend([("work", work.rows, work.cols), ("spare", spare.rows, spare.cols)]);
+                }
+                list
             }
             Op::SpectrumScale(op) => {
                 let (m, n) = (op.out.rows, op.out.cols);
@@ -289,8 +292,8 @@ impl Op {
             Op::OperatorNorm(op) if op.x.rows.min(op.x.cols) > OPERATOR_NORM_MAX => {
                 Err(("x", format!("a smaller side of at most {OPERATOR_NORM_MAX}"), format!("[{}, {}] items", op.x.rows, op.x.cols)))
             }
-            Op::Eigh(op) if op.work.is_none() && Eigh::work(1, op.vectors.rows).is_some() => {
-                Err(("work", "scratch of the shape that `Eigh::work` gives".into(), "none".into()))
+            Op::Eigh(op) if op.work.is_none() && Eigh::scratch(1, op.vectors.rows).is_some() => {
+                Err(("work", "scratch of the shapes that `Eigh::scratch` gives".into(), "none".into()))
             }
             Op::SpectrumScale(op) if !(1..=16).contains(&op.exponent) => Err(("exponent", "1 to 16".into(), op.exponent.to_string())),
             Op::IterationControl(op) if !(1..=8).contains(&op.p) => Err(("p", "1 to 8".into(), op.p.to_string())),

@@ -235,7 +235,10 @@ impl Recorder {
         let (batch, n) = (Self::batch_of(&[a]), a.rows);
         let values = self.temporary("eigh.values", batch, 1, n)?;
         let vectors = self.temporary("eigh.vectors", batch, n, n)?;
-        let work = Eigh::work(batch, n).map(|shape| self.temporary("eigh.work", batch, shape.rows, shape.cols)).transpose()?;
+        let work = match Eigh::scratch(batch, n) {
+            None => None,
+            Some([work, spare]) => Some([self.scratch("eigh.work", work)?, self.scratch("eigh.spare", spare)?]),
+        };
         self.record(Eigh { a, order, values, vectors, work })?;
         Ok((values, vectors))
     }

@@ -43,8 +43,8 @@ pub struct Eigh {
     pub values: Value,
     /// Eigenvectors in columns, `[n, n]`.
     pub vectors: Value,
-    /// Scratch of [`Eigh::work`]'s shape, where that asks for one.
-    pub work: Option<Value>,
+    /// Scratch of [`Eigh::scratch`]'s shapes, where that asks for it.
+    pub work: Option<[Value; 2]>,
 }
 
 /// Largest order whose matrix and vectors fit one workgroup's memory (16 KiB).
@@ -54,10 +54,11 @@ pub const EIGH_SINGLE_MAX: usize = 44;
 pub(crate) const EIGH_PAIR: usize = 32;
 
 impl Eigh {
-    /// The scratch that a batch of order-`n` matrices needs: per item the matrix and its vectors, padded to whole block pairs, and the pairs' rotations.
-    pub fn work(batch: usize, n: usize) -> Option<Shape> {
+    /// The scratch that a batch of order-`n` matrices needs: per item the matrix and its vectors, padded to whole block pairs, and the pairs' rotations;
+    /// and one more matrix.
+    pub fn scratch(batch: usize, n: usize) -> Option<[Shape; 2]> {
         let padded = n.next_multiple_of(EIGH_PAIR);
-        (n > EIGH_SINGLE_MAX).then(|| Shape::new(batch, 2 * padded + EIGH_PAIR + 1, padded))
+        (n > EIGH_SINGLE_MAX).then(|| [Shape::new(batch, 2 * padded + EIGH_PAIR + 1, padded), Shape::new(batch, padded, padded)])
     }
 }
 
