@@ -1,5 +1,5 @@
-// work = (the symmetric part of a, I), both padded with zeros (ones on the diagonal of I) to a multiple of 32; n.y = 1: the matrix is there already, made symmetric in place
-// a [n, n], any strides; work [2 N + 33, N] per item: N rows of the matrix, N of the vectors, 32 N numbers of rotations (32 x 32 a pair), N flags.
+// work = (the symmetric part of a, I), both padded with zeros (ones on the diagonal of I) to N rows and columns; n.y = 1: the matrix is there already, made symmetric in place
+// a [n, n], any strides; work [2 N, N] per item, the matrix above the vectors; N a multiple of 32: + 33 rows, 32 x 32 numbers of each pair's rotation, and a flag a pair.
 // One invocation an element of [N, N] of an item, strided over the grid.
 // Preconditions: none.
 // Source: none.

@@ -103,21 +103,14 @@ fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         let b_item = item_offset(1u, item);
         let block_item = item_offset(4u, item);
         // The same for the whole workgroup: a closed item leaves all its tiles.
-        var tiles = all_tiles;
-        if (p.n.z != 0u && block[block_item + (p.n.z - 1u) * p.views[4].col] == 0.0) { tiles = 0u; }
+        let tiles = select(all_tiles, 0u, p.n.z != 0u && block[block_item + max(p.n.z, 1u) * p.views[4].col - p.views[4].col] == 0.0);
         for (var tile = group.x + group.y * groups.x; tile < tiles; tile += groups.x * groups.y) {
             let row = tile / tiles_n * 4u * TY;
             let col = tile % tiles_n * 4u * TX;
-            var acc0 = vec4<f32>(0.0);
-            var acc1 = vec4<f32>(0.0);
-            var acc2 = vec4<f32>(0.0);
-            var acc3 = vec4<f32>(0.0);
+            var acc = mat4x4<f32>();
             for (var k0 = 0u; k0 < depth; k0 += TILE_K) {
                 // Sums of sums: the rounding of a long product grows with the number of tiles, not of terms.
-                var sum0 = vec4<f32>(0.0);
-                var sum1 = vec4<f32>(0.0);
-                var sum2 = vec4<f32>(0.0);
-                var sum3 = vec4<f32>(0.0);
+                var sum = mat4x4<f32>();
                 // Neighbouring invocations read neighbouring addresses, whichever stride is 1.
                 for (var i = lane; i < TILE_K * TY; i += TX * TY) {
                     let k = select(i / TY, i % TILE_K, p.views[0].col == 1u);
@@ -134,15 +127,9 @@ fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 for (var k = 0u; k < TILE_K; k++) {
                     let x = a_tile[k * TY + local.y];
                     let y = b_tile[k * TX + local.x];
-                    sum0 += x.x * y;
-                    sum1 += x.y * y;
-                    sum2 += x.z * y;
-                    sum3 += x.w * y;
+                    sum += mat4x4<f32>(x.x * y, x.y * y, x.z * y, x.w * y);
                 }
-                acc0 += sum0;
-                acc1 += sum1;
-                acc2 += sum2;
-                acc3 += sum3;
+                acc += sum;
                 // Everyone has multiplied before the tiles are overwritten.
                 workgroupBarrier();
             }
@@ -153,10 +140,10 @@ fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             let d_item = item_offset(2u, item);
             let r = row + 4u * local.y;
             let c = col + 4u * local.x;
-            store_row(o, d_item, r, c, alpha * acc0, beta, gamma);
-            store_row(o, d_item, r + 1u, c, alpha * acc1, beta, gamma);
-            store_row(o, d_item, r + 2u, c, alpha * acc2, beta, gamma);
-            store_row(o, d_item, r + 3u, c, alpha * acc3, beta, gamma);
+            store_row(o, d_item, r, c, alpha * acc[0], beta, gamma);
+            store_row(o, d_item, r + 1u, c, alpha * acc[1], beta, gamma);
+            store_row(o, d_item, r + 2u, c, alpha * acc[2], beta, gamma);
+            store_row(o, d_item, r + 3u, c, alpha * acc[3], beta, gamma);
         }
     }
 }

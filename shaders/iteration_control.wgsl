@@ -10,7 +10,7 @@ const SCALE: u32 = 3u;
 const SHIFT: u32 = 4u;
 const ROOT: u32 = 5u;
 const OK: u32 = 6u;
-const RIDGE: u32 = 7u;
+const LAMBDA: u32 = 7u;
 const NORMAL: u32 = 8u;
 const UNSCALE: u32 = 9u;
 const STEPS: u32 = 10u;
@@ -68,7 +68,7 @@ fn start(row: u32, s: u32, x: f32, coefficient: f32) {
         scale = root;
         for (var i = 1u; i < p.n.z; i++) { scale *= root; }
     }
-    control[row + RIDGE * s] = select(0.0, ridge, right);
+    control[row + LAMBDA * s] = select(0.0, ridge, right);
     control[row + SCALE * s] = scale;
     control[row + SHIFT * s] = select(0.0, scale * ridge, right);
     control[row + ROOT * s] = root * control[row + UNSCALE * s];

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::elementwise::Coefficient;
 use super::memory::{Memory, worth_threads};
-use crate::plan::control::{ACTIVE, COMMIT, MEASURE, NORMAL, OK, RIDGE, ROOT, SCALE, SHIFT, STEPS, UNSCALE};
+use crate::plan::control::{ACTIVE, COMMIT, LAMBDA, MEASURE, NORMAL, OK, ROOT, SCALE, SHIFT, STEPS, UNSCALE};
 use crate::plan::{Eigh, IterationControl, Order, Quotient, SpectrumScale, Stage};
 
 #[allow(clippy::cast_possible_truncation, reason = "rounding an f64 result to f32 is the purpose")]
@@ -133,7 +133,7 @@ pub(super) fn iteration_control(op: &IterationControl, memory: &mut Memory<'_>) 
                 for _ in 1..op.p {
                     scale *= s;
                 }
-                row[at(RIDGE)] = if good { ridge } else { 0.0 };
+                row[at(LAMBDA)] = if good { ridge } else { 0.0 };
                 row[at(SCALE)] = scale;
                 row[at(SHIFT)] = if good { scale * ridge } else { 0.0 };
                 row[at(ROOT)] = s * row[at(UNSCALE)];

@@ -48,7 +48,7 @@ kernels! {
     CHOLESKY_UPDATE = "cholesky_update" [out Write],
     SOLVE_TRIANGULAR = "solve_triangular" [l Read, b Read, out Write],
     OPERATOR_NORM = "operator_norm" [x Read, out Write],
-    EIGH_JACOBI = "eigh_jacobi" [a Read, values Write, vectors Write, work Write],
+    EIGH_JACOBI = "eigh_jacobi" [work Write],
     EIGH_LOAD = "eigh_load" [a Read, work Write],
     EIGH_ROTATE = "eigh_rotate" [work Write],
     EIGH_SORT = "eigh_sort" [work Read, values Write, vectors Write],

@@ -14,6 +14,12 @@ use crate::tensor::ElementType;
 /// Rows and columns of a Cholesky panel; the shaders' `PANEL`.
 const PANEL: usize = 32;
 
+/// Sweeps of Jacobi's method within one workgroup.
+const WHOLE_SWEEPS: usize = 15;
+
+/// Sweeps within a block pair at each visit.
+const PAIR_SWEEPS: usize = 3;
+
 /// Sweeps of the block Jacobi method over all pairs of blocks; converged pairs leave early.
 const BLOCK_SWEEPS: usize = 10;
 
@@ -59,15 +65,16 @@ impl Builder<'_> {
     fn eigh(&mut self, op: &Eigh) {
         let (n, batch) = (op.vectors.rows, self.batch);
         let descending = usize::from(op.order == Order::Descending);
-        let Some([work, spare]) = op.work else {
-            self.by_item(&EIGH_JACOBI, &[Some(op.a), Some(op.values), Some(op.vectors), None], &[], [0, 0, descending]);
-            return;
-        };
-        let padded = work.cols;
+        let (work, padded) = (op.work, op.work.cols);
+        self.flat(&EIGH_LOAD, 256, batch * padded * padded, &[Some(op.a), Some(work)], &[], [0; 3]);
         let sort = |b: &mut Self, vectors: Value| {
             b.push(EIGH_SORT.plain(), &[Some(work), Some(op.values), Some(vectors)], &[], [descending, 0, 0], [n.div_ceil(64), 1, batch]);
         };
-        self.flat(&EIGH_LOAD, 256, batch * padded * padded, &[Some(op.a), Some(work)], &[], [0; 3]);
+        let Some(spare) = op.spare else {
+            self.push(EIGH_JACOBI.plain(), &[Some(work)], &[], [1, 0, WHOLE_SWEEPS], [1, 1, batch]);
+            sort(self, op.vectors);
+            return;
+        };
         self.sweeps(work, BLOCK_SWEEPS);
         sort(self, op.vectors);
         // Thousands of rotations round; one product rounds once. The product with orthonormal vectors is nearly diagonal, and a few small rotations mend it.
@@ -90,7 +97,7 @@ impl Builder<'_> {
     fn sweeps(&mut self, work: Value, count: usize) {
         let (pairs, batch) = (work.cols / EIGH_PAIR, self.batch);
         for round in (0..count).flat_map(|_| 0..2 * pairs - 1) {
-            self.push(EIGH_JACOBI.plain(), &[None, None, None, Some(work)], &[], [1, round, 0], [pairs, 1, batch]);
+            self.push(EIGH_JACOBI.plain(), &[Some(work)], &[], [0, round, PAIR_SWEEPS], [pairs, 1, batch]);
             self.push(EIGH_ROTATE.plain(), &[Some(work)], &[], [round, 0, 0], [2 * pairs * pairs, 1, batch]);
         }
     }

@@ -2,7 +2,7 @@
 
 use super::normalise::{self, column, finish, largest_eigenvalue, normalise};
 use crate::error::{Error, Result};
-use crate::plan::control::{ACTIVE, COMMIT, RIDGE, ROOT, SCALE, SHIFT, UNSCALE};
+use crate::plan::control::{ACTIVE, COMMIT, LAMBDA, ROOT, SCALE, SHIFT, UNSCALE};
 use crate::plan::{Axpby, Coef, EIGH_SINGLE_MAX, Gemm, KronFactor, Order, Recorder, Reduce, ReduceKind, SpectrumScale, Stage, Value};
 use crate::tensor::Shape;
 
@@ -106,7 +106,7 @@ fn by_eigenvalues(r: &mut Recorder, a: Value, p: u32, ridge: &normalise::Ridge, 
     let vectors = normalise::reorthogonalise(r, vectors)?;
     r.record(ridge.control(Stage::Start, p, values.col_range(n - 1..n)?, control))?;
     let half = r.scratch("inverse_root.half", shape)?;
-    let (shift, block) = (Coef::column(RIDGE), Some(control));
+    let (shift, block) = (Coef::column(LAMBDA), Some(control));
     r.record(SpectrumScale { x: vectors, values, shift, exponent: 2 * p, out: half, block })?;
     let (product, root) = (r.scratch("inverse_root.product", shape)?, r.scratch("inverse_root", shape)?);
     r.record(KronFactor { scale: n as f32, ..KronFactor::new(half.t(), product) })?;

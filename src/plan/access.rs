@@ -2,7 +2,7 @@
 
 use super::block;
 use super::op::{Op, ReduceKind};
-use super::spectral_op::{Eigh, OPERATOR_NORM_MAX, control};
+use super::spectral_op::{EIGH_SINGLE_MAX, Eigh, OPERATOR_NORM_MAX, control};
 use super::value::{Coef, Value};
 use crate::tensor::ElementType;
 
@@ -69,7 +69,8 @@ impl Op {
             Op::OperatorNorm(op) => list.extend([("x", op.x, Read), ("out", op.out, Write)]),
             Op::Eigh(op) => {
                 list.extend([("a", op.a, Read), ("values", op.values, Write), ("vectors", op.vectors, Write)]);
-                list.extend(op.work.into_iter().flat_map(|[work, spare]| [("work", work, Write), ("spare", spare, Write)]));
+                list.push(("work", op.work, Write));
+                list.extend(op.spare.map(|v| ("spare", v, Write)));
             }
             Op::SpectrumScale(op) => {
                 list.extend([("x", op.x, Read), ("values", op.values, Read), ("out", op.out, Write)]);
@@ -183,11 +184,8 @@ impl Op {
             Op::OperatorNorm(_) => vec![("out", 1, 1)],
             Op::Eigh(op) => {
                 let n = op.vectors.rows;
-                let mut list = vec![("a", n, n), ("values", 1, n), ("vectors", n, n)];
-                if let Some([work, spare]) = Eigh::scratch(op.values.items, n) {
-                    list.extend([("work", work.rows, work.cols), ("spare", spare.rows, spare.cols)]);
-                }
-                list
+                let work = Eigh::work_shape(1, n);
+                vec![("a", n, n), ("values", 1, n), ("vectors", n, n), ("work", work.rows, work.cols), ("spare", work.cols, work.cols)]
             }
             Op::SpectrumScale(op) => {
                 let (m, n) = (op.out.rows, op.out.cols);
@@ -292,8 +290,11 @@ impl Op {
             Op::OperatorNorm(op) if op.x.rows.min(op.x.cols) > OPERATOR_NORM_MAX => {
                 Err(("x", format!("a smaller side of at most {OPERATOR_NORM_MAX}"), format!("[{}, {}] items", op.x.rows, op.x.cols)))
             }
-            Op::Eigh(op) if op.work.is_none() && Eigh::scratch(1, op.vectors.rows).is_some() => {
-                Err(("work", "scratch of the shapes that `Eigh::scratch` gives".into(), "none".into()))
+            Op::Eigh(op) if op.spare.is_none() && op.vectors.rows > EIGH_SINGLE_MAX => {
+                Err(("spare", format!("scratch beyond order {EIGH_SINGLE_MAX}"), "none".into()))
+            }
+            Op::Eigh(op) if [Some(op.work), op.spare].into_iter().flatten().any(|v| v.col_stride != 1 || v.row_stride != v.cols) => {
+                Err(("work", "dense row-major items".into(), "a strided view".into()))
             }
             Op::SpectrumScale(op) if !(1..=16).contains(&op.exponent) => Err(("exponent", "1 to 16".into(), op.exponent.to_string())),
             Op::IterationControl(op) if !(1..=8).contains(&op.p) => Err(("p", "1 to 8".into(), op.p.to_string())),

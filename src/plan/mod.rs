@@ -20,6 +20,7 @@ pub use op::{
 };
 pub use plan::{Plan, Segment};
 pub use recorder::Recorder;
+#[cfg(feature = "gpu")]
 pub(crate) use spectral_op::EIGH_PAIR;
 pub use spectral_op::{
     EIGH_SINGLE_MAX, Eigh, IterationControl, OPERATOR_NORM_MAX, OperatorNorm, Order, Quotient, SpectrumScale, Stage, control,

@@ -5,7 +5,7 @@ use super::op::{
     Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,
 };
 use super::plan::{Plan, Segment};
-use super::spectral_op::{Eigh, IterationControl, OperatorNorm, Order, Quotient, SpectrumScale};
+use super::spectral_op::{EIGH_SINGLE_MAX, Eigh, IterationControl, OperatorNorm, Order, Quotient, SpectrumScale};
 use super::value::{Coef, Role, Value, ValueInfo};
 use crate::error::{Error, Result};
 use crate::tensor::{ElementType, Shape};
@@ -235,11 +235,10 @@ impl Recorder {
         let (batch, n) = (Self::batch_of(&[a]), a.rows);
         let values = self.temporary("eigh.values", batch, 1, n)?;
         let vectors = self.temporary("eigh.vectors", batch, n, n)?;
-        let work = match Eigh::scratch(batch, n) {
-            None => None,
-            Some([work, spare]) => Some([self.scratch("eigh.work", work)?, self.scratch("eigh.spare", spare)?]),
-        };
-        self.record(Eigh { a, order, values, vectors, work })?;
+        let shape = Eigh::work_shape(batch, n);
+        let work = self.scratch("eigh.work", shape)?;
+        let spare = if n > EIGH_SINGLE_MAX { Some(self.scratch("eigh.spare", Shape::new(batch, shape.cols, shape.cols))?) } else { None };
+        self.record(Eigh { a, order, values, vectors, work, spare })?;
         Ok((values, vectors))
     }
 

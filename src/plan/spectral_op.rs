@@ -43,8 +43,10 @@ pub struct Eigh {
     pub values: Value,
     /// Eigenvectors in columns, `[n, n]`.
     pub vectors: Value,
-    /// Scratch of [`Eigh::scratch`]'s shapes, where that asks for it.
-    pub work: Option<[Value; 2]>,
+    /// Scratch of the shape [`Eigh::work_shape`].
+    pub work: Value,
+    /// Scratch of `work`'s columns squared, beyond [`EIGH_SINGLE_MAX`].
+    pub spare: Option<Value>,
 }
 
 /// Largest order whose matrix and vectors fit one workgroup's memory (16 KiB).
@@ -54,11 +56,14 @@ pub const EIGH_SINGLE_MAX: usize = 44;
 pub(crate) const EIGH_PAIR: usize = 32;
 
 impl Eigh {
-    /// The scratch that a batch of order-`n` matrices needs: per item the matrix and its vectors, padded to whole block pairs, and the pairs' rotations;
-    /// and one more matrix.
-    pub fn scratch(batch: usize, n: usize) -> Option<[Shape; 2]> {
+    /// The scratch that a batch of order-`n` matrices needs: per item the matrix and its vectors, padded, and beyond one workgroup the rotations of block pairs.
+    pub fn work_shape(batch: usize, n: usize) -> Shape {
+        if n <= EIGH_SINGLE_MAX {
+            let even = n.next_multiple_of(2);
+            return Shape::new(batch, 2 * even, even);
+        }
         let padded = n.next_multiple_of(EIGH_PAIR);
-        (n > EIGH_SINGLE_MAX).then(|| [Shape::new(batch, 2 * padded + EIGH_PAIR + 1, padded), Shape::new(batch, padded, padded)])
+        Shape::new(batch, 2 * padded + EIGH_PAIR + 1, padded)
     }
 }
 
@@ -113,7 +118,7 @@ pub mod control {
     /// 1 while nothing has gone wrong.
     pub const OK: u32 = 6;
     /// The ridge in units of the normalised matrix.
-    pub const RIDGE: u32 = 7;
+    pub const LAMBDA: u32 = 7;
     /// Power of two that brings the matrix near 1.
     pub const NORMAL: u32 = 8;
     /// What the root of the normalised matrix is multiplied by.
@@ -131,8 +136,8 @@ pub enum Stage {
     Normalise,
     /// Repeated squaring, `x = sum g^2` of a `g` of unit trace: `SCALE = 1 / x`; active until x changes by less than 1e-6 of itself. `COMMIT` opens it.
     Square,
-    /// `x = lambda_max` of the normalised matrix: `RIDGE`, and the start of coupled Newton, `ROOT = s UNSCALE`, `SCALE = s^p`, `SHIFT = s^p RIDGE` with
-    /// `s^p` just below `(p + 1) / (2 (x + RIDGE))` and so few bits in s that `s^p` is exact.
+    /// `x = lambda_max` of the normalised matrix: `LAMBDA`, and the start of coupled Newton, `ROOT = s UNSCALE`, `SCALE = s^p`, `SHIFT = s^p LAMBDA` with
+    /// `s^p` just below `(p + 1) / (2 (x + LAMBDA))` and so few bits in s that `s^p` is exact.
     Start,
     /// `x = max |M - I|` after a step: kept unless it grew by more than a fifth; active until it is below 3e-7 or, below 1e-2, fails to halve.
     Newton,
