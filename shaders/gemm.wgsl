@@ -1,7 +1,7 @@
 // out = alpha a b + beta d + gamma I
 // a [m, k], b [k, n], d and out [m, n], per item; any strides; a and b f32 or packed f16.
 // One workgroup a tile of 4 TY x 4 TX; each invocation 4 x 4 elements in registers; workgroup z (strided) over items, x and y (strided) over tiles.
-// Preconditions: out shares no element with a or b; d is out (flag n.y bit 1) or a buffer of its own.
+// Preconditions: out shares no element with a or b; d is out (flag n.y bit 1) or a buffer of its own. n.z = column + 1 of the block's gate, 0 for none.
 // Source: textbook tiling; operand tiles as vec4 along m and n, so that the inner loop is four vector multiply-adds.
 const TX: u32 = 16u;
 const TY: u32 = 16u;
@@ -97,18 +97,20 @@ fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(local_invocation_id) local: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let depth = p.views[0].cols;
     let tiles_n = (p.views[3].cols + 4u * TX - 1u) / (4u * TX);
-    let tiles = tiles_n * ((p.views[3].rows + 4u * TY - 1u) / (4u * TY));
+    let all_tiles = tiles_n * ((p.views[3].rows + 4u * TY - 1u) / (4u * TY));
     for (var item = group.z; item < p.n.x; item += groups.z) {
         let a_item = item_offset(0u, item);
         let b_item = item_offset(1u, item);
+        let block_item = item_offset(4u, item);
+        // The same for the whole workgroup: a closed item leaves all its tiles.
+        let tiles = select(all_tiles, 0u, p.n.z != 0u && block[block_item + max(p.n.z, 1u) * p.views[4].col - p.views[4].col] == 0.0);
         for (var tile = group.x + group.y * groups.x; tile < tiles; tile += groups.x * groups.y) {
             let row = tile / tiles_n * 4u * TY;
             let col = tile % tiles_n * 4u * TX;
-            var acc0 = vec4<f32>(0.0);
-            var acc1 = vec4<f32>(0.0);
-            var acc2 = vec4<f32>(0.0);
-            var acc3 = vec4<f32>(0.0);
+            var acc = mat4x4<f32>();
             for (var k0 = 0u; k0 < depth; k0 += TILE_K) {
+                // Sums of sums: the rounding of a long product grows with the number of tiles, not of terms.
+                var sum = mat4x4<f32>();
                 // Neighbouring invocations read neighbouring addresses, whichever stride is 1.
                 for (var i = lane; i < TILE_K * TY; i += TX * TY) {
                     let k = select(i / TY, i % TILE_K, p.views[0].col == 1u);
@@ -125,15 +127,12 @@ fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 for (var k = 0u; k < TILE_K; k++) {
                     let x = a_tile[k * TY + local.y];
                     let y = b_tile[k * TX + local.x];
-                    acc0 += x.x * y;
-                    acc1 += x.y * y;
-                    acc2 += x.z * y;
-                    acc3 += x.w * y;
+                    sum += mat4x4<f32>(x.x * y, x.y * y, x.z * y, x.w * y);
                 }
+                acc += sum;
                 // Everyone has multiplied before the tiles are overwritten.
                 workgroupBarrier();
             }
-            let block_item = item_offset(4u, item);
             let alpha = coefficient(0u, block_item);
             let beta = coefficient(1u, block_item);
             let gamma = coefficient(2u, block_item);
@@ -141,10 +140,10 @@ fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             let d_item = item_offset(2u, item);
             let r = row + 4u * local.y;
             let c = col + 4u * local.x;
-            store_row(o, d_item, r, c, alpha * acc0, beta, gamma);
-            store_row(o, d_item, r + 1u, c, alpha * acc1, beta, gamma);
-            store_row(o, d_item, r + 2u, c, alpha * acc2, beta, gamma);
-            store_row(o, d_item, r + 3u, c, alpha * acc3, beta, gamma);
+            store_row(o, d_item, r, c, alpha * acc[0], beta, gamma);
+            store_row(o, d_item, r + 1u, c, alpha * acc[1], beta, gamma);
+            store_row(o, d_item, r + 2u, c, alpha * acc[2], beta, gamma);
+            store_row(o, d_item, r + 3u, c, alpha * acc[3], beta, gamma);
         }
     }
 }

@@ -1,12 +1,13 @@
-// out[item] = scale * (sum x^2 | sum x_ii | sum x y | max |x|)
-// x and y [m, n] per item, any strides; out [1, 1] per item. n.y: 0 sum_sq, 1 trace, 2 dot, 3 max_abs; coef.x = scale.
+// out[item] = scale * (sum x^2 | sum x_ii | sum x y | max |x| | max |x - I|)
+// x and y [m, n] per item, any strides; out [1, 1] per item. n.y: 0 sum_sq, 1 trace, 2 dot, 3 max_abs, 4 identity_gap; coef.x = scale.
 // One workgroup an item (strided): strided partial sums, then a tree; the order depends on the item's shape alone.
-// Preconditions: none. max_abs is NaN where any element is.
+// Preconditions: none. The maxima are NaN where any element is.
 // Source: none.
 const SUM_SQ: u32 = 0u;
 const TRACE: u32 = 1u;
 const DOT: u32 = 2u;
 const MAX_ABS: u32 = 3u;
+const IDENTITY_GAP: u32 = 4u;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
 struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 
@@ -27,7 +28,7 @@ fn larger(a: f32, b: f32) -> f32 {
 }
 
 fn combine(a: f32, b: f32) -> f32 {
-    if (p.n.y == MAX_ABS) { return larger(a, b); }
+    if (p.n.y >= MAX_ABS) { return larger(a, b); }
     return a + b;
 }
 
@@ -47,6 +48,7 @@ fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
             let value = x[x_item + i / cols * p.views[0].row + i % cols * p.views[0].col];
             if (p.n.y == SUM_SQ) { sum += value * value; }
             if (p.n.y == DOT) { sum += value * y[y_item + i / cols * p.views[1].row + i % cols * p.views[1].col]; }
+            if (p.n.y == IDENTITY_GAP) { sum = larger(sum, value - select(0.0, 1.0, i / cols == i % cols)); }
             if (p.n.y == MAX_ABS) { sum = larger(sum, value); }
         }
         partial[lane] = sum;

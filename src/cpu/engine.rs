@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::memory::Memory;
-use super::{cholesky, control, elementwise, gemm, random_fill, reduce, update};
+use super::{cholesky, control, elementwise, gemm, random_fill, reduce, spectral, update};
 use crate::error::{Error, Result};
 use crate::plan::{Op, Plan};
 use crate::tensor::{Storage, Tensor, lock};
@@ -78,6 +78,10 @@ fn execute(op: &Op, memory: &mut Memory<'_>) {
         Op::Cholesky(op) => cholesky::cholesky(op, memory),
         Op::SolveTriangular(op) => cholesky::solve_triangular(op, memory),
         Op::OperatorNorm(op) => reduce::operator_norm(op, memory),
+        Op::Eigh(op) => spectral::eigh(op, memory),
+        Op::SpectrumScale(op) => spectral::spectrum_scale(op, memory),
+        Op::Quotient(op) => spectral::quotient(op, memory),
+        Op::IterationControl(op) => spectral::iteration_control(op, memory),
         Op::RandomFill(op) => random_fill::random_fill(op, memory),
         Op::Advance(op) => control::advance(op, memory),
         Op::FactorDamping(op) => control::factor_damping(op, memory),

@@ -69,6 +69,9 @@ pub(super) fn gemm(op: &Gemm, memory: &mut Memory<'_>) {
     let v = op.out;
     let flops = 2 * v.rows * v.cols * op.a.cols;
     out.for_each(flops, |i, item| {
+        if op.gate.is_some_and(|column| block.is_some_and(|block| block.scalar(i, column as usize) == 0.0)) {
+            return;
+        }
         let [alpha, beta, gamma] = [op.alpha, op.beta, op.gamma].map(|c| c.at(block, i));
         let ((a_words, a_view), (b_words, b_view)) = (a.matrix(i), b.matrix(i));
         let addend = match d {

@@ -11,5 +11,6 @@ mod gemm;
 mod memory;
 mod random_fill;
 mod reduce;
+mod spectral;
 mod thin;
 mod update;

@@ -33,6 +33,7 @@ fn reduction(kind: ReduceKind, x: Input<'_>, y: Option<Input<'_>>, i: usize) -> 
         }
         ReduceKind::Dot => y.map_or(f64::NAN, |y| dot(x, y, i)),
         ReduceKind::MaxAbs => f64::from(largest(x, i, |_, _, x| x)),
+        ReduceKind::IdentityGap => f64::from(largest(x, i, |r, c, x| if r == c { x - 1.0 } else { x })),
     }
 }
 

@@ -4,14 +4,27 @@ use super::choice;
 use super::facts::Facts;
 use super::kernels::{
     ADAM_UPDATE, ADVANCE, AXPBY, CHECK_FINITE, CHOLESKY_DIAGONAL, CHOLESKY_LOAD, CHOLESKY_ROWS, CHOLESKY_UPDATE, COLUMN_MEAN, CONVERT,
-    FACTOR_DAMPING, KL_CLIP, Kernel, OPERATOR_NORM, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOLVE_TRIANGULAR, Variant,
+    EIGH_JACOBI, EIGH_LOAD, EIGH_ROTATE, EIGH_SORT, FACTOR_DAMPING, ITERATION_CONTROL, KL_CLIP, Kernel, OPERATOR_NORM, QUOTIENT,
+    RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOLVE_TRIANGULAR, SPECTRUM_SCALE, Variant,
 };
 use super::params::{Params, ViewParams};
-use crate::plan::{Clock, Coef, Distribution, Op, ReduceKind, Value};
+use crate::plan::{Clock, Coef, Distribution, EIGH_PAIR, Eigh, Gemm, Op, Order, ReduceKind, Stage, Value};
 use crate::tensor::ElementType;
 
 /// Rows and columns of a Cholesky panel; the shaders' `PANEL`.
 const PANEL: usize = 32;
+
+/// Sweeps of Jacobi's method within one workgroup.
+const WHOLE_SWEEPS: usize = 15;
+
+/// Sweeps within a block pair at each visit.
+const PAIR_SWEEPS: usize = 3;
+
+/// Sweeps of the block Jacobi method over all pairs of blocks; converged pairs leave early.
+const BLOCK_SWEEPS: usize = 10;
+
+/// Sweeps over a matrix that is already diagonal to rounding.
+const MENDING_SWEEPS: usize = 4;
 
 /// One dispatch, still without buffers.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +61,59 @@ impl Builder<'_> {
         self.push(kernel.plain(), values, coefficients, n, [units.div_ceil(width), 1, 1]);
     }
 
+    /// Jacobi: in one workgroup, or sweeps of rounds of disjoint block pairs, each diagonalised in one workgroup and then applied to all else.
+    fn eigh(&mut self, op: &Eigh) {
+        let (n, batch) = (op.vectors.rows, self.batch);
+        let descending = usize::from(op.order == Order::Descending);
+        let (work, padded) = (op.work, op.work.cols);
+        self.flat(&EIGH_LOAD, 256, batch * padded * padded, &[Some(op.a), Some(work)], &[], [0; 3]);
+        let sort = |b: &mut Self, vectors: Value| {
+            b.push(EIGH_SORT.plain(), &[Some(work), Some(op.values), Some(vectors)], &[], [descending, 0, 0], [n.div_ceil(64), 1, batch]);
+        };
+        let Some(spare) = op.spare else {
+            self.push(EIGH_JACOBI.plain(), &[Some(work)], &[], [1, 0, WHOLE_SWEEPS], [1, 1, batch]);
+            sort(self, op.vectors);
+            return;
+        };
+        self.sweeps(work, BLOCK_SWEEPS);
+        sort(self, op.vectors);
+        // Thousands of rotations round; one product rounds once. The product with orthonormal vectors is nearly diagonal, and a few small rotations mend it.
+        let square = Value { rows: n, cols: n, ..work };
+        let (matrix, product, spare) = (square, Value { offset: padded * padded, ..square }, Value { rows: n, cols: n, ..spare });
+        let one = Coef::Const(1.0);
+        self.gemm(Gemm { alpha: Coef::Const(-0.5), gamma: Coef::Const(1.5), ..Gemm::new(op.vectors.t(), op.vectors, spare) });
+        self.gemm(Gemm::new(op.vectors, spare, product));
+        self.flat(&AXPBY, 256, batch * n * n, &[Some(product), None, Some(op.vectors), None, None], &[one, one, 0.0.into()], [1, 0, 0]);
+        self.gemm(Gemm::new(op.a, op.vectors, spare));
+        self.gemm(Gemm::new(op.vectors.t(), spare, matrix));
+        self.flat(&EIGH_LOAD, 256, batch * padded * padded, &[None, Some(work)], &[], [1, 0, 0]);
+        self.sweeps(work, MENDING_SWEEPS);
+        sort(self, spare);
+        self.gemm(Gemm::new(op.vectors, spare, product));
+        self.flat(&AXPBY, 256, batch * n * n, &[Some(product), None, Some(op.vectors), None, None], &[one, one, 0.0.into()], [1, 0, 0]);
+    }
+
+    /// Sweeps over all pairs of blocks.
+    fn sweeps(&mut self, work: Value, count: usize) {
+        let (pairs, batch) = (work.cols / EIGH_PAIR, self.batch);
+        for round in (0..count).flat_map(|_| 0..2 * pairs - 1) {
+            self.push(EIGH_JACOBI.plain(), &[Some(work)], &[], [0, round, PAIR_SWEEPS], [pairs, 1, batch]);
+            self.push(EIGH_ROTATE.plain(), &[Some(work)], &[], [round, 0, 0], [2 * pairs * pairs, 1, batch]);
+        }
+    }
+
+    fn gemm(&mut self, op: Gemm) {
+        let in_place = op.d == Some(op.out);
+        let d = op.d.filter(|_| !in_place && !op.beta.is_zero());
+        let (m, n, batch) = (op.out.rows, op.out.cols, self.batch);
+        let choice::Choice { variant, tile, .. } = choice::gemm(m, n, op.a.element, op.b.element);
+        let n_flags = flags(&[(d.is_some(), 1), (in_place && !op.beta.is_zero(), 2)]);
+        let gate = op.gate.map_or(0, |column| column as usize + 1);
+        let values = [Some(op.a), Some(op.b), d, Some(op.out), op.block];
+        let grid = [m.div_ceil(tile) * n.div_ceil(tile), 1, batch];
+        self.push(variant, &values, &[op.alpha, op.beta, op.gamma], [n_flags, gate, 0], grid);
+    }
+
     /// One workgroup an item.
     fn by_item(&mut self, kernel: &Kernel, values: &[Option<Value>], coefficients: &[Coef], n: [usize; 3]) {
         let batch = self.batch;
@@ -69,15 +135,7 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
     let mut b = Builder { facts, batch: op.batch(), list: Vec::new() };
     let batch = b.batch;
     match *op {
-        Op::Gemm(op) => {
-            let in_place = op.d == Some(op.out);
-            let d = op.d.filter(|_| !in_place && !op.beta.is_zero());
-            let (m, n) = (op.out.rows, op.out.cols);
-            let choice::Choice { variant, tile, .. } = choice::gemm(m, n, op.a.element, op.b.element);
-            let n_flags = flags(&[(d.is_some(), 1), (in_place && !op.beta.is_zero(), 2)]);
-            let grid = [m.div_ceil(tile) * n.div_ceil(tile), 1, batch];
-            b.push(variant, &[Some(op.a), Some(op.b), d, Some(op.out), op.block], &[op.alpha, op.beta, op.gamma], [n_flags, 0, 0], grid);
-        }
+        Op::Gemm(op) => b.gemm(op),
         Op::KronFactor(op) => {
             let choice::Choice { variant, tile, .. } = choice::kron_factor(op.out.rows);
             let side = op.out.rows.div_ceil(tile);
@@ -105,6 +163,7 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
                 ReduceKind::Trace => 1,
                 ReduceKind::Dot => 2,
                 ReduceKind::MaxAbs => 3,
+                ReduceKind::IdentityGap => 4,
             };
             b.by_item(&REDUCE, &[Some(op.x), op.y, Some(op.out)], &[Coef::Const(op.scale)], [kind, 0, 0]);
         }
@@ -130,6 +189,27 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
         Op::OperatorNorm(op) => {
             let x = if op.x.rows <= op.x.cols { op.x } else { op.x.t() };
             b.by_item(&OPERATOR_NORM, &[Some(x), Some(op.out)], &[], [0; 3]);
+        }
+        Op::Eigh(op) => b.eigh(&op),
+        Op::SpectrumScale(op) => {
+            let values = [Some(op.x), Some(op.values), Some(op.out), op.block];
+            b.flat(&SPECTRUM_SCALE, 256, batch * op.out.rows * op.out.cols, &values, &[op.shift], [op.exponent as usize, 0, 0]);
+        }
+        Op::Quotient(op) => {
+            let n = flags(&[(op.x.is_some(), 1), (op.root, 2)]);
+            b.flat(&QUOTIENT, 64, batch, &[op.x, Some(op.y), Some(op.out)], &[Coef::Const(op.scale)], [n, 0, 0]);
+        }
+        Op::IterationControl(op) => {
+            let (stage, limit) = match op.stage {
+                Stage::Normalise => (0, 0.0),
+                Stage::Square => (1, 0.0),
+                Stage::Start => (2, 0.0),
+                Stage::Newton => (3, 0.0),
+                Stage::Finish { limit } => (4, limit),
+                Stage::Settle => (5, 0.0),
+            };
+            let n = [stage, op.p as usize, usize::from(op.relative)];
+            b.flat(&ITERATION_CONTROL, 64, batch, &[Some(op.x), op.block, Some(op.control)], &[op.ridge, Coef::Const(limit)], n);
         }
         Op::RandomFill(op) => {
             let (kind, per_invocation) = match op.distribution {

@@ -1,12 +1,21 @@
 //! Composites: functions that only record primitives, so that both engines have them.
 //!
-//! Each works on batches, item by item. Where a pivot can fail, the function returns `(value, ok)`: `ok` is `[batch, 1, 1]`, 1 where the item
+//! Each works on batches, item by item. Where an item can fail, the function returns its `ok` beside the value: `[batch, 1, 1]`, 1 where the item
 //! succeeded and 0 where its value is meaningless (gate what uses it by `ok`, or read it when you log).
 
+mod eigh;
+mod inverse_root;
+mod normalise;
 mod orthonormalise;
+mod polar;
 mod spd_inverse;
 mod spd_solve;
+mod spectral_norm;
 
+pub use eigh::eigh;
+pub use inverse_root::{InverseRootOptions, Method, Ridge, inverse_root};
 pub use orthonormalise::orthonormalise;
+pub use polar::{NewtonSchulz, PolarOptions, polar};
 pub use spd_inverse::spd_inverse;
 pub use spd_solve::spd_solve;
+pub use spectral_norm::spectral_norm;

@@ -1,7 +1,8 @@
 //! What each operation touches, and whether its operands fit together.
 
 use super::block;
-use super::op::{OPERATOR_NORM_MAX, Op, ReduceKind};
+use super::op::{Op, ReduceKind};
+use super::spectral_op::{EIGH_SINGLE_MAX, Eigh, OPERATOR_NORM_MAX, control};
 use super::value::{Coef, Value};
 use crate::tensor::ElementType;
 
@@ -66,6 +67,24 @@ impl Op {
                 list.push(("out", op.out, Write));
             }
             Op::OperatorNorm(op) => list.extend([("x", op.x, Read), ("out", op.out, Write)]),
+            Op::Eigh(op) => {
+                list.extend([("a", op.a, Read), ("values", op.values, Write), ("vectors", op.vectors, Write)]);
+                list.push(("work", op.work, Write));
+                list.extend(op.spare.map(|v| ("spare", v, Write)));
+            }
+            Op::SpectrumScale(op) => {
+                list.extend([("x", op.x, Read), ("values", op.values, Read), ("out", op.out, Write)]);
+                optional(&mut list, "block", op.block);
+            }
+            Op::Quotient(op) => {
+                optional(&mut list, "x", op.x);
+                list.extend([("y", op.y, Read), ("out", op.out, Write)]);
+            }
+            Op::IterationControl(op) => {
+                list.push(("x", op.x, Read));
+                optional(&mut list, "block", op.block);
+                list.push(("control", op.control, Update));
+            }
             Op::RandomFill(op) => list.extend([("keys", op.keys, Read), ("step", op.step, Read), ("out", op.out, Write)]),
             Op::Advance(op) => list.push(("block", op.block, Update)),
             Op::FactorDamping(op) => {
@@ -110,6 +129,10 @@ impl Op {
             Op::Cholesky(op) => op.out.items,
             Op::SolveTriangular(op) => op.out.items,
             Op::OperatorNorm(op) => op.out.items,
+            Op::Eigh(op) => op.values.items,
+            Op::SpectrumScale(op) => op.out.items,
+            Op::Quotient(op) => op.out.items,
+            Op::IterationControl(op) => op.control.items,
             Op::RandomFill(op) => op.out.items,
             Op::FactorDamping(op) => op.out.items,
             Op::RootOutcome(op) => op.ok.items,
@@ -120,10 +143,12 @@ impl Op {
     /// Columns of `block` that the coefficients read, where the block must be present and wide enough.
     fn coefficients(&self) -> (Vec<Coef>, Option<Value>) {
         match *self {
-            Op::Gemm(op) => (vec![op.alpha, op.beta, op.gamma], op.block),
+            Op::Gemm(op) => (vec![op.alpha, op.beta, op.gamma, op.gate.map_or(Coef::Const(0.0), Coef::column)], op.block),
             Op::KronFactor(op) => (vec![op.decay], op.block),
             Op::Axpby(op) => (vec![op.alpha, op.beta, op.gamma], op.block),
             Op::Cholesky(op) => (vec![op.damping], op.block),
+            Op::SpectrumScale(op) => (vec![op.shift], op.block),
+            Op::IterationControl(op) => (vec![op.ridge], op.block),
             _ => (vec![], None),
         }
     }
@@ -145,7 +170,7 @@ impl Op {
             }
             Op::Convert(op) => vec![("x", op.out.rows, op.out.cols)],
             Op::Reduce(op) => {
-                let square = if op.kind == ReduceKind::Trace { op.x.rows } else { op.x.cols };
+                let square = if matches!(op.kind, ReduceKind::Trace | ReduceKind::IdentityGap) { op.x.rows } else { op.x.cols };
                 vec![("x", op.x.rows, square), ("y", op.x.rows, op.x.cols), ("out", 1, 1)]
             }
             Op::ColumnMean(op) => vec![("out", 1, op.x.cols)],
@@ -157,6 +182,17 @@ impl Op {
                 vec![("l", n, n), ("b", n, m), ("out", n, m)]
             }
             Op::OperatorNorm(_) => vec![("out", 1, 1)],
+            Op::Eigh(op) => {
+                let n = op.vectors.rows;
+                let work = Eigh::work_shape(1, n);
+                vec![("a", n, n), ("values", 1, n), ("vectors", n, n), ("work", work.rows, work.cols), ("spare", work.cols, work.cols)]
+            }
+            Op::SpectrumScale(op) => {
+                let (m, n) = (op.out.rows, op.out.cols);
+                vec![("x", m, n), ("values", 1, n)]
+            }
+            Op::Quotient(_) => vec![("x", 1, 1), ("y", 1, 1), ("out", 1, 1)],
+            Op::IterationControl(_) => vec![("x", 1, 1), ("control", 1, control::WIDTH)],
             Op::RandomFill(_) => vec![("keys", 1, 2), ("step", 1, 1)],
             Op::Advance(_) => vec![("block", 1, block::WIDTH)],
             Op::FactorDamping(_) => {
@@ -254,6 +290,14 @@ impl Op {
             Op::OperatorNorm(op) if op.x.rows.min(op.x.cols) > OPERATOR_NORM_MAX => {
                 Err(("x", format!("a smaller side of at most {OPERATOR_NORM_MAX}"), format!("[{}, {}] items", op.x.rows, op.x.cols)))
             }
+            Op::Eigh(op) if op.spare.is_none() && op.vectors.rows > EIGH_SINGLE_MAX => {
+                Err(("spare", format!("scratch beyond order {EIGH_SINGLE_MAX}"), "none".into()))
+            }
+            Op::Eigh(op) if [Some(op.work), op.spare].into_iter().flatten().any(|v| v.col_stride != 1 || v.row_stride != v.cols) => {
+                Err(("work", "dense row-major items".into(), "a strided view".into()))
+            }
+            Op::SpectrumScale(op) if !(1..=16).contains(&op.exponent) => Err(("exponent", "1 to 16".into(), op.exponent.to_string())),
+            Op::IterationControl(op) if !(1..=8).contains(&op.p) => Err(("p", "1 to 8".into(), op.p.to_string())),
             Op::Convert(op) if op.x.element == op.out.element => {
                 Err(("out", "the other element type (use `axpby` to copy)".into(), op.out.element.to_string()))
             }

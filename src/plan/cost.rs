@@ -54,6 +54,10 @@ impl Op {
                 let (small, large) = (op.x.rows.min(op.x.cols) as u64, op.x.rows.max(op.x.cols) as u64);
                 2 * small * small * large + 2 * 24 * small.pow(3)
             }
+            // Tridiagonalization and its way back; Jacobi on a GPU takes several times as much.
+            Op::Eigh(op) => 9 * (op.vectors.rows as u64).pow(3),
+            Op::SpectrumScale(op) => 8 * area(&op.out),
+            Op::Quotient(_) | Op::IterationControl(_) => 8,
             Op::RandomFill(op) => 16 * area(&op.out),
             Op::Advance(_) | Op::FactorDamping(_) | Op::RootOutcome(_) => 8,
             Op::KlClip(op) => (op.dots.items / op.out.items) as u64,

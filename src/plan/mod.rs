@@ -7,6 +7,7 @@ mod op;
 #[allow(clippy::module_inception, reason = "the room and its main type share the name that readers look for")]
 mod plan;
 mod recorder;
+mod spectral_op;
 mod value;
 #[cfg_attr(not(feature = "gpu"), allow(dead_code, reason = "only the GPU engine orders its work in waves"))]
 pub(crate) mod wave;
@@ -15,8 +16,13 @@ pub use access::{Access, Operand};
 pub use cost::Cost;
 pub use op::{
     AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, Convert, Distribution, FactorDamping, Gemm, KlClip, KronFactor,
-    OPERATOR_NORM_MAX, Op, OperatorNorm, RandomFill, Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,
+    Op, RandomFill, Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,
 };
 pub use plan::{Plan, Segment};
 pub use recorder::Recorder;
+#[cfg(feature = "gpu")]
+pub(crate) use spectral_op::EIGH_PAIR;
+pub use spectral_op::{
+    EIGH_SINGLE_MAX, Eigh, IterationControl, OPERATOR_NORM_MAX, OperatorNorm, Order, Quotient, SpectrumScale, Stage, control,
+};
 pub use value::{Coef, Role, Value, ValueInfo};

@@ -1,5 +1,6 @@
 //! The closed set of operations. Engines execute it by an exhaustive `match`; nothing else computes.
 
+use super::spectral_op::{Eigh, IterationControl, OperatorNorm, Quotient, SpectrumScale};
 use super::value::{Coef, Value};
 
 /// `out = alpha a b + beta d + gamma I`, per item, accumulated in f32.
@@ -23,12 +24,14 @@ pub struct Gemm {
     pub gamma: Coef,
     /// `[batch, 1, H]`, read by the column coefficients.
     pub block: Option<Value>,
+    /// Column of the block: items with 0 there are left alone.
+    pub gate: Option<u32>,
 }
 
 impl Gemm {
     /// `out = a b`.
     pub fn new(a: Value, b: Value, out: Value) -> Self {
-        Gemm { a, b, d: None, out, alpha: Coef::Const(1.0), beta: Coef::Const(1.0), gamma: Coef::Const(0.0), block: None }
+        Gemm { a, b, d: None, out, alpha: Coef::Const(1.0), beta: Coef::Const(1.0), gamma: Coef::Const(0.0), block: None, gate: None }
     }
 }
 
@@ -125,6 +128,8 @@ pub enum ReduceKind {
     Dot,
     /// `max |x|`; NaN if any element is NaN.
     MaxAbs,
+    /// `max |x - I|`; NaN if any element is NaN.
+    IdentityGap,
 }
 
 /// `out[item] = scale * reduction(x[, y])`. The order of summation depends on the item's shape alone.
@@ -191,20 +196,6 @@ pub struct SolveTriangular {
     /// Solve with `L^T`.
     pub transpose: bool,
 }
-
-/// Largest singular value of `x`, whose smaller side is at most [`OPERATOR_NORM_MAX`].
-///
-/// By repeated squaring of the trace-normalised Gram matrix: relative error about 1e-6, no starting vector, for norms between about 1e-18 and 1e18.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct OperatorNorm {
-    /// Any matrix with `min(rows, cols) <= OPERATOR_NORM_MAX`.
-    pub x: Value,
-    /// `[batch, 1, 1]`.
-    pub out: Value,
-}
-
-/// Largest smaller side that [`OperatorNorm`] takes: the Gram matrix must fit WebGPU's default workgroup memory.
-pub const OPERATOR_NORM_MAX: usize = 48;
 
 /// What [`RandomFill`] draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -383,6 +374,14 @@ ops! {
     SolveTriangular => "solve_triangular",
     /// Largest singular value.
     OperatorNorm => "operator_norm",
+    /// Symmetric eigendecomposition.
+    Eigh => "eigh",
+    /// Columns times an inverse root of a spectrum.
+    SpectrumScale => "spectrum_scale",
+    /// Quotient of scalars.
+    Quotient => "quotient",
+    /// Steering of a bounded iteration.
+    IterationControl => "iteration_control",
     /// Counter-based random numbers.
     RandomFill => "random_fill",
     /// Clocks, schedules and bias corrections.

@@ -118,7 +118,10 @@ impl Op {
     /// Constants of the operation, for the printed plan.
     fn details(&self) -> String {
         match self {
-            Op::Gemm(op) => factors(op.alpha, op.d.map(|_| op.beta), op.gamma),
+            Op::Gemm(op) => {
+                let gate = if op.gate.is_some() { " gated" } else { "" };
+                format!("{}{gate}", factors(op.alpha, op.d.map(|_| op.beta), op.gamma))
+            }
             Op::KronFactor(op) => format!(" decay {} scale {}{}", op.decay, op.scale, if op.ones { " with ones" } else { "" }),
             Op::Axpby(op) => factors(op.alpha, op.y.map(|_| op.beta), op.gamma),
             Op::Reduce(op) => format!(" {:?} scale {}", op.kind, op.scale),
@@ -129,6 +132,12 @@ impl Op {
             Op::SgdUpdate(op) => if op.nesterov { " nesterov" } else { "" }.into(),
             Op::AdamUpdate(op) => if op.decoupled { " decoupled" } else { "" }.into(),
             Op::Convert(op) => format!(" to {}", op.out.element),
+            Op::Eigh(op) => format!(" {:?}", op.order),
+            Op::SpectrumScale(op) => format!(" shift {} exponent -1/{}", op.shift, op.exponent),
+            Op::Quotient(op) => format!(" scale {}{}", op.scale, if op.root { " root" } else { "" }),
+            Op::IterationControl(op) => {
+                format!(" {:?} p {} ridge {}{}", op.stage, op.p, op.ridge, if op.relative { " relative" } else { "" })
+            }
             Op::ColumnMean(_) | Op::CheckFinite(_) | Op::OperatorNorm(_) | Op::FactorDamping(_) | Op::RootOutcome(_) | Op::KlClip(_) => {
                 String::new()
             }

@@ -1,10 +1,11 @@
 //! Records operations, checking each, into a [`Plan`].
 
 use super::op::{
-    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, ColumnMean, Convert, FactorDamping, Gemm, KlClip, KronFactor, Op, OperatorNorm,
-    RandomFill, Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,
+    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, ColumnMean, Convert, FactorDamping, Gemm, KlClip, KronFactor, Op, RandomFill,
+    Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,
 };
 use super::plan::{Plan, Segment};
+use super::spectral_op::{EIGH_SINGLE_MAX, Eigh, IterationControl, OperatorNorm, Order, Quotient, SpectrumScale};
 use super::value::{Coef, Role, Value, ValueInfo};
 use crate::error::{Error, Result};
 use crate::tensor::{ElementType, Shape};
@@ -226,6 +227,31 @@ impl Recorder {
         Ok(out)
     }
 
+    /// Scratch (eigenvalues `[1, n]`, eigenvectors in columns `[n, n]`) of the symmetric part of `a`.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn eigh(&mut self, a: Value, order: Order) -> Result<(Value, Value)> {
+        let (batch, n) = (Self::batch_of(&[a]), a.rows);
+        let values = self.temporary("eigh.values", batch, 1, n)?;
+        let vectors = self.temporary("eigh.vectors", batch, n, n)?;
+        let shape = Eigh::work_shape(batch, n);
+        let work = self.scratch("eigh.work", shape)?;
+        let spare = if n > EIGH_SINGLE_MAX { Some(self.scratch("eigh.spare", Shape::new(batch, shape.cols, shape.cols))?) } else { None };
+        self.record(Eigh { a, order, values, vectors, work, spare })?;
+        Ok((values, vectors))
+    }
+
+    /// Scratch scalar `scale x / y` (`None` is 1), or `scale x / sqrt(y)` with `root`; 0 where that is not finite.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn quotient(&mut self, scale: f32, x: Option<Value>, y: Value, root: bool) -> Result<Value> {
+        let out = self.temporary("quotient", Self::batch_of(&[x.unwrap_or(y), y]), 1, 1)?;
+        self.record(Quotient { x, y, out, scale, root })?;
+        Ok(out)
+    }
+
     /// Scratch (factor, ok) of `a + damping I`.
     ///
     /// # Errors
@@ -251,4 +277,7 @@ impl Recorder {
 
 /// Operations without a shorthand, recorded through [`Recorder::record`]: named here so that the list of shorthands is seen to be complete.
 #[allow(dead_code, reason = "a compile-time list: every operation is either a shorthand above or one of these")]
-type RecordedDirectly = (AdamUpdate, Advance, CheckFinite, Convert, FactorDamping, KlClip, RandomFill, RootOutcome, SgdUpdate);
+type RecordedDirectly = (
+    (AdamUpdate, Advance, CheckFinite, Convert, FactorDamping, IterationControl),
+    (KlClip, RandomFill, RootOutcome, SgdUpdate, SpectrumScale),
+);

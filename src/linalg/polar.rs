@@ -1,0 +1,166 @@
+//! The orthogonal polar factor by Newton-Schulz iterations.
+
+use crate::error::{Error, Result};
+use crate::plan::{Axpby, Coef, Convert, Gemm, KronFactor, Recorder, ReduceKind, Role, Value};
+use crate::tensor::{ElementType, Shape};
+
+/// Triples `(a, b, c)` of `X <- a X + (b A + c A^2) X`, `A = X X^T`; the last one repeats where more steps are asked for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum NewtonSchulz {
+    /// (3.4445, -4.7750, 2.0315), 5 steps: singular values to about \[0.68, 1.13\]. KellerJordan/Muon.
+    #[default]
+    Keller,
+    /// Five triples: \[0.978, 1.03\]. Jiacheng You's, in microsoft/dion as `dion` and optax as `quintic`.
+    You,
+    /// Five triples for a matrix divided by 1.02 of its norm: \[0.87, 1.12\]. Amsel and others 2025, as in microsoft/dion.
+    PolarExpress5,
+    /// Eight triples with the safety factor 1.01 folded into all but the last: 1 to rounding where `sigma_min / ||x||_F` is above 1e-3.
+    PolarExpress8,
+    /// Five triples of Grishina, Smirnov and Rakhuba 2025.
+    Cans,
+    /// Any list but the empty one.
+    Custom(Vec<[f64; 3]>),
+}
+
+const KELLER: [f64; 3] = [3.4445, -4.7750, 2.0315];
+const YOU: [[f64; 3]; 5] =
+    [[4.0848, -6.8946, 2.9270], [3.9505, -6.3029, 2.6377], [3.7418, -5.5913, 2.3037], [2.8769, -3.1427, 1.2046], [2.8366, -3.0525, 1.2012]];
+const POLAR_EXPRESS_5: [[f64; 3]; 5] = [
+    [8.156554524902461, -22.48329292557795, 15.878769915207462],
+    [4.042929935166739, -2.808917465908714, 0.5000178451051316],
+    [3.8916678022926607, -2.772484153217685, 0.5060648178503393],
+    [3.285753657755655, -2.3681294933425376, 0.46449024233003106],
+    [2.3465413258596377, -1.7097828382687081, 0.42323551169305323],
+];
+const POLAR_EXPRESS_8: [[f64; 3]; 7] = [
+    [8.28721201814563, -23.595886519098837, 17.300387312530933],
+    [4.107059111542203, -2.9478499167379106, 0.5448431082926601],
+    [3.9486908534822946, -2.908902115962949, 0.5518191394370137],
+    [3.3184196573706015, -2.488488024314874, 0.51004894012372],
+    [2.300652019954817, -1.6689039845747493, 0.4188073119525673],
+    [1.891301407787398, -1.2679958271945868, 0.37680408948524835],
+    [1.8750014808534479, -1.2500016453999487, 0.3750001645474248],
+];
+const CANS: [[f64; 3]; 5] = [
+    [8.4703, -25.1081, 18.6293],
+    [4.1828, -3.1087, 0.5806],
+    [3.9619, -2.9541, 0.5630],
+    [3.2866, -2.4647, 0.5074],
+    [2.2737, -1.6447, 0.4162],
+];
+/// Converges from (0, 1] to 1 with order three.
+const SAFE: [f64; 3] = [1.875, -1.25, 0.375];
+
+impl NewtonSchulz {
+    /// The triples, and the factor of the norm that the matrix is divided by.
+    pub fn triples(&self) -> (Vec<[f64; 3]>, f64) {
+        match self {
+            NewtonSchulz::Keller => (vec![KELLER; 5], 1.0),
+            NewtonSchulz::You => (YOU.to_vec(), 1.0),
+            NewtonSchulz::PolarExpress5 => (POLAR_EXPRESS_5.to_vec(), 1.02),
+            NewtonSchulz::PolarExpress8 => {
+                let s: f64 = 1.01;
+                let folded = POLAR_EXPRESS_8.iter().map(|[a, b, c]| [a / s, b / s.powi(3), c / s.powi(5)]);
+                (folded.chain([SAFE]).collect(), 1.0)
+            }
+            NewtonSchulz::Cans => (CANS.to_vec(), 1.0),
+            NewtonSchulz::Custom(list) => (list.clone(), 1.0),
+        }
+    }
+}
+
+/// Options of [`polar`]. The default is Muon's.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PolarOptions {
+    /// Default: [`NewtonSchulz::Keller`].
+    pub coefficients: NewtonSchulz,
+    /// Number of steps; default: as many as there are triples.
+    pub steps: Option<usize>,
+    /// Steps of the convergent (15/8, -5/4, 3/8) after those; default 0.
+    pub safe_steps: usize,
+    /// Operands rounded to f16, sums in f32: error about 2e-3 to 3e-2 instead of 1e-6 to 1e-5. Default: off.
+    pub half: bool,
+}
+
+impl PolarOptions {
+    /// The polar factor itself: Polar Express 8, then three convergent steps. Error below 3e-5 where `sigma_min / ||x||_F` is at least 1e-3.
+    pub fn exact() -> Self {
+        PolarOptions { coefficients: NewtonSchulz::PolarExpress8, safe_steps: 3, ..PolarOptions::default() }
+    }
+}
+
+/// The orthogonal polar factor of each item, `U V^T` of its singular value decomposition, as closely as the coefficients give it; same shape as `x`.
+///
+/// The matrix is divided by its largest element and then by its Frobenius norm, so that no square over- or underflows; it is zero where `x` is, NaN where `x`
+/// is not finite. Works on the smaller side, on a transposed view where that is the columns. `A` and `A^2` are symmetric and computed once (f32 operands).
+/// Singular values that are zero stay so. Costs `(2 m^2 n to 4 m^2 n) + 2 m^3` flops a step, m the smaller side.
+///
+/// ```
+/// use layerwise::linalg::{PolarOptions, polar};
+/// use layerwise::{Recorder, Shape};
+/// let mut r = Recorder::new();
+/// let x = r.external("x", Shape::new(3, 100, 30))?;
+/// assert_eq!(polar(&mut r, x, &PolarOptions::exact())?.shape(), Shape::new(3, 100, 30));
+/// # Ok::<(), layerwise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Config`] for an empty or non-finite coefficient list, or more than 100 steps.
+pub fn polar(r: &mut Recorder, x: Value, options: &PolarOptions) -> Result<Value> {
+    if x.rows() > x.cols() {
+        return Ok(polar(r, x.t(), options)?.t());
+    }
+    let (triples, margin) = options.coefficients.triples();
+    let steps = options.steps.unwrap_or(triples.len());
+    let refuse = |field, allowed, found| Error::Config { method: "polar", field, found, allowed };
+    if triples.is_empty() || triples.iter().any(|t| t[1] == 1.0 || !t.iter().all(|c| c.is_finite())) {
+        return Err(refuse("coefficients", "at least one triple of finite numbers, b not 1", format!("{triples:?}")));
+    }
+    if steps + options.safe_steps > 100 {
+        return Err(refuse("steps", "at most 100 in all", (steps + options.safe_steps).to_string()));
+    }
+    let list = (0..steps).map(|i| triples[i.min(triples.len() - 1)]).chain(std::iter::repeat_n(SAFE, options.safe_steps));
+
+    let batch = Recorder::batch_of(&[x]);
+    let (m, n) = (x.rows(), x.cols());
+    let size = r.reduce(ReduceKind::MaxAbs, 1.0, x)?;
+    let size = r.quotient(1.0, None, size, false)?;
+    let [first, second] = ["polar.x", "polar.next"].map(|name| r.scratch(name, Shape::new(batch, m, n)));
+    let (mut from, mut to) = (first?, second?);
+    r.record(Axpby { alpha: Coef::column(0), block: Some(size), ..Axpby::copy(x, to) })?;
+    let norm = r.reduce(ReduceKind::SumSq, 1.0, to)?;
+    let norm = r.quotient(narrow(1.0 / margin), None, norm, true)?;
+    r.record(Axpby { alpha: Coef::column(0), block: Some(norm), ..Axpby::copy(to, from) })?;
+
+    let gram = r.scratch("polar.gram", Shape::new(batch, m, m))?;
+    let polynomial = r.scratch("polar.polynomial", Shape::new(batch, m, m))?;
+    let mut half = |name: &str, rows, cols| r.declare(name.into(), Shape::new(batch, rows, cols), ElementType::F16, Role::Scratch);
+    let halves =
+        if options.half { Some((half("polar.x16", m, n)?, half("polar.gram16", m, m)?, half("polar.polynomial16", m, m)?)) } else { None };
+    for [a, b, c] in list.map(|triple| triple.map(narrow)) {
+        let (left, right) = if let Some((x16, gram16, polynomial16)) = halves {
+            r.record(Convert { x: from, out: x16 })?;
+            r.record(Gemm::new(x16, x16.t(), gram))?;
+            r.record(Convert { x: gram, out: gram16 })?;
+            let (alpha, beta) = (Coef::Const(c), Coef::Const(b));
+            r.record(Gemm { alpha, beta, d: Some(gram), ..Gemm::new(gram16, gram16, polynomial) })?;
+            r.record(Convert { x: polynomial, out: polynomial16 })?;
+            (polynomial16, x16)
+        } else {
+            r.record(KronFactor { scale: n as f32, ..KronFactor::new(from.t(), gram) })?;
+            r.copy(gram, polynomial)?;
+            // b A + c A^2 as a running average's update: b A + (1 - b) (scale / m) A^T A.
+            let scale = c * m as f32 / (1.0 - b);
+            r.record(KronFactor { decay: Coef::Const(b), scale, ..KronFactor::new(gram, polynomial) })?;
+            (polynomial, from)
+        };
+        r.record(Gemm { d: Some(from), beta: Coef::Const(a), ..Gemm::new(left, right, to) })?;
+        std::mem::swap(&mut from, &mut to);
+    }
+    Ok(from)
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "coefficients are rounded to the precision of the arithmetic")]
+fn narrow(x: f64) -> f32 {
+    x as f32
+}
