@@ -66,7 +66,8 @@ pub enum WeightDecay {
 /// before epsilon is added, where the reference shifts the whole spectrum up if the least is below epsilon. With `statistics_every > 1` the bias correction
 /// counts accumulations. Statistics that are still zero leave the root as it is (the identity at first) instead of making `epsilon^(-1/4) I`. Steps are
 /// counted from 0: its `start_preconditioning_step` is `start_step + 1` here. A layer whose roots failed, in any block, keeps all of its previous ones and
-/// takes ten times the epsilon at its next refresh. A direction whose squared norm overflows f32 is dropped (decay and momentum go on). Dimensions are
+/// takes ten times the epsilon at its next refresh. Statistics leave out a gradient whose squared norm overflows f32; a direction of which that is true is
+/// dropped (decay and momentum go on). Dimensions are
 /// never merged.
 ///
 /// State for each layer and trial: two `[out, out]` and two `[in, in]` matrices (by block), and one tensor of the weight's shape each for `beta1`,
@@ -220,7 +221,7 @@ impl Beats for Shampoo {
         let mut parts = Vec::with_capacity(ranges.len());
         for (i, (rows, cols)) in ranges.into_iter().enumerate() {
             let mut factor = |side: &str, n: usize| {
-                let name = |what: &str| if whole { format!("{side}_{what}") } else { format!("{side}_{what}.{i}") };
+                let name = |what: &str| if whole { format!("{side}_{what}") } else { format!("{side}_{what}_{i}") };
                 Ok::<Factor, crate::Error>(Factor {
                     statistics: keep.square(stack, &name("statistics"), n, Kind::Statistics, false)?,
                     root: keep.square(stack, &name("root"), n, Kind::Root, true)?,
@@ -245,12 +246,15 @@ impl Beats for Shampoo {
         let gradient = self.gradient(r, stack)?;
         for part in &state.parts {
             let g = part.of(gradient)?;
+            // Statistics would never again be finite after a gradient whose squared norm is not: those are left out.
+            let finite = Graft::None.scale(r, g, g)?;
+            let gate = Some(r.matmul(finite, stack.column(block::GATE)?)?);
             for (factor, samples) in part.left.iter().map(|f| (f, g.t())).chain(part.right.iter().map(|f| (f, g))) {
                 r.record(KronFactor {
                     decay: Coef::column(block::STATISTICS_DECAY),
                     scale: samples.rows() as f32,
                     block: Some(stack.block),
-                    gate: Some(stack.column(block::GATE)?),
+                    gate,
                     ..KronFactor::new(samples, factor.statistics)
                 })?;
             }
