@@ -278,7 +278,12 @@ fn state_size(ctx: &Context) -> Outcome {
             Method::Shampoo(m) => {
                 let second = matches!(m.graft, Graft::Adagrad { .. } | Graft::RmsProp { .. } | Graft::Adam { .. });
                 let moments = [m.beta1 > 0.0, m.momentum > 0.0, second].map(u64::from).iter().sum::<u64>();
-                (moments * weight, factors, factors)
+                // Each block has a matrix for each of its sides.
+                let cut = |n: usize| (0..n).step_by(m.block_size).map(|i| m.block_size.min(n - i)).collect::<Vec<_>>();
+                let (rows, cols) = (cut(out), cut(inn + 1));
+                let square = |sides: &[usize]| sides.iter().map(|n| n * n).sum::<usize>();
+                let blocks = 4 * (trials * (square(&rows) * cols.len() + square(&cols) * rows.len())) as u64;
+                (moments * weight, blocks, blocks)
             }
         };
         ensure((bytes.moments, bytes.statistics, bytes.roots) == want, || format!("{method:?}: {bytes:?}, documented {want:?}"))?;

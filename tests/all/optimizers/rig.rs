@@ -81,7 +81,7 @@ pub(crate) fn methods() -> Vec<Method> {
         Adam { learning_rate: 0.01, weight_decay: 0.02, ..Adam::default() }.into(),
         AdamW { learning_rate: 0.01, ..AdamW::default() }.into(),
         kfac.into(),
-        Shampoo { learning_rate: 0.02, momentum: 0.5, nesterov: true, weight_decay: WeightDecay::Decoupled(0.02), ..Shampoo::default() }
+        Shampoo { learning_rate: 0.1, momentum: 0.5, nesterov: true, weight_decay: WeightDecay::Decoupled(0.02), ..Shampoo::default() }
             .into(),
         Shampoo {
             accumulation: Accumulation::Ema { beta2: 0.9 },
