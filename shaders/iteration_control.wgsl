@@ -1,4 +1,4 @@
-// One step of the scalars that steer an iteration: n.y: 0 normalise, 1 square, 2 start, 3 newton, 4 finish; see the plan's IterationControl
+// One step of the scalars that steer an iteration: n.y: 0 normalise, 1 square, 2 start, 3 newton, 4 finish, 5 settle; see the plan's IterationControl
 // x [1, 1], block [1, H], control [1, WIDTH] per item. coefficient 0 = ridge, coef.y = limit, n.z = p, n.w = 1: the ridge is relative.
 // One invocation an item, strided over the grid.
 // Preconditions: 1 <= n.z <= 8.
@@ -90,10 +90,11 @@ fn iteration_control(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_
         let running = control[row + ACTIVE * s] != 0.0;
         if (p.n.y == 0u) { normalise(row, s, x, ridge); }
         if (p.n.y == 1u) {
-            control[row + ACTIVE * s] = select(0.0, 1.0, running && good(x) && abs(x - last) > 1e-6 * x);
+            control[row + ACTIVE * s] = select(0.0, 1.0, running && good(x));
             control[row + MEASURE * s] = x;
-            control[row + SCALE * s] = select(0.0, 1.0 / x, good(x));
+            control[row + SCALE * s] = select(0.0, 1.0 / x, running && good(x));
         }
+        if (p.n.y == 5u) { control[row + ACTIVE * s] = select(0.0, 1.0, running && good(x) && x > 1.6e-11 * last); }
         if (p.n.y == 2u) { start(row, s, x, ridge); }
         if (p.n.y == 3u) {
             let keep = running && finite(x) && x <= 1.2 * last;

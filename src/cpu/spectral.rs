@@ -119,11 +119,12 @@ pub(super) fn iteration_control(op: &IterationControl, memory: &mut Memory<'_>) 
                 row[at(STEPS)] = 0.0;
             }
             Stage::Square => {
-                let going = row[at(ACTIVE)] != 0.0 && x > 0.0 && (x - row[at(MEASURE)]).abs() > 1e-6 * x;
+                let going = row[at(ACTIVE)] != 0.0 && x > 0.0 && x.is_finite();
                 row[at(ACTIVE)] = switch(going);
                 row[at(MEASURE)] = x;
-                row[at(SCALE)] = if x > 0.0 { 1.0 / x } else { 0.0 };
+                row[at(SCALE)] = if going { 1.0 / x } else { 0.0 };
             }
+            Stage::Settle => row[at(ACTIVE)] = switch(row[at(ACTIVE)] != 0.0 && x > 1.6e-11 * row[at(MEASURE)]),
             Stage::Start => {
                 let ridge = ridge * if op.relative { x } else { row[at(NORMAL)] };
                 let top = x + ridge;

@@ -206,6 +206,7 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
                 Stage::Start => (2, 0.0),
                 Stage::Newton => (3, 0.0),
                 Stage::Finish { limit } => (4, limit),
+                Stage::Settle => (5, 0.0),
             };
             let n = [stage, op.p as usize, usize::from(op.relative)];
             b.flat(&ITERATION_CONTROL, 64, batch, &[Some(op.x), op.block, Some(op.control)], &[op.ridge, Coef::Const(limit)], n);

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::plan::control::{self, ACTIVE, NORMAL, OK, SCALE};
-use crate::plan::{Axpby, Coef, Gemm, IterationControl, KronFactor, OPERATOR_NORM_MAX, Recorder, ReduceKind, Stage, Value};
+use crate::plan::{Axpby, Coef, Gemm, IterationControl, KronFactor, OPERATOR_NORM_MAX, Recorder, Reduce, ReduceKind, Stage, Value};
 use crate::tensor::Shape;
 
 /// Squarings that bound the search for the largest eigenvalue: the power `2^20` separates eigenvalues down to f32's rounding.
@@ -52,14 +52,20 @@ pub(super) fn largest_eigenvalue(r: &mut Recorder, a: Value, control: Value) -> 
     let trace = r.reduce(ReduceKind::Trace, 1.0, a)?;
     let scale = r.quotient(1.0, None, trace, false)?;
     let shape = Shape::new(a.items(), a.rows(), a.cols());
-    let (power, square) = (r.scratch("power", shape)?, r.scratch("square", shape)?);
+    let [power, square, change] = ["power", "square", "change"].map(|name| r.scratch(name, shape));
+    let (power, square, change) = (power?, square?, change?);
     r.record(Axpby { alpha: Coef::column(0), block: Some(scale), ..Axpby::copy(a, power) })?;
     let sum = r.scratch("sum", Shape::new(a.items(), 1, 1))?;
+    let sum_of = |x: Value| Reduce { kind: ReduceKind::SumSq, x, y: None, out: sum, scale: 1.0 };
+    let gate = Some(column(control, ACTIVE)?);
     for _ in 0..SQUARINGS {
-        r.record(crate::plan::Reduce { kind: ReduceKind::SumSq, x: power, y: None, out: sum, scale: 1.0 })?;
+        r.record(sum_of(power))?;
         r.record(none.control(Stage::Square, 1, sum, control))?;
         r.record(Gemm { alpha: Coef::column(SCALE), block: Some(control), gate: Some(ACTIVE), ..Gemm::new(power, power, square) })?;
-        r.record(Axpby { gate: Some(column(control, ACTIVE)?), ..Axpby::copy(square, power) })?;
+        r.record(Axpby { beta: Coef::Const(-1.0), gate, ..Axpby::add(square, power, change) })?;
+        r.record(sum_of(change))?;
+        r.record(none.control(Stage::Settle, 1, sum, control))?;
+        r.record(Axpby { gate, ..Axpby::copy(square, power) })?;
     }
     // Rayleigh's quotient of the dominant subspace: exact to second order in what other eigenvectors are left.
     let (top, weight) = (r.dot(power, a)?, r.reduce(ReduceKind::Trace, 1.0, power)?);

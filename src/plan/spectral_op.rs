@@ -134,8 +134,10 @@ pub mod control {
 pub enum Stage {
     /// `x = max |a|`: `NORMAL = 2^(-p k)` and `UNSCALE = 2^-k` for `a^(-1/p)`, `2^(p k)` near x (plus an absolute ridge). `OK` where that is positive and finite.
     Normalise,
-    /// Repeated squaring, `x = sum g^2` of a `g` of unit trace: `SCALE = 1 / x`; active until x changes by less than 1e-6 of itself. `COMMIT` opens it.
+    /// Repeated squaring, `x = sum g^2` of a `g` of unit trace: `SCALE = 1 / x`, which keeps the trace.
     Square,
+    /// `x = sum (g' - g)^2` after a squaring: active until the change is below 4e-6 of `g`, so that what eigenvalues still differ by no longer matters.
+    Settle,
     /// `x = lambda_max` of the normalised matrix: `LAMBDA`, and the start of coupled Newton, `ROOT = s UNSCALE`, `SCALE = s^p`, `SHIFT = s^p LAMBDA` with
     /// `s^p` just below `(p + 1) / (2 (x + LAMBDA))` and so few bits in s that `s^p` is exact.
     Start,

@@ -12,6 +12,7 @@ mod faults;
 mod golden;
 mod kernels;
 mod linalg;
+mod matrix_functions;
 mod optimizers;
 mod oracle;
 #[cfg(feature = "gpu")]
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     cases.extend(faults::cases());
     cases.extend(docs::cases());
     cases.extend(linalg::cases());
+    cases.extend(matrix_functions::cases());
     cases.extend(golden::cases());
     cases.extend(optimizers::cases());
     cases.extend(reproduction::cases());

@@ -182,6 +182,43 @@ pub(crate) fn singular_values(x: &Mat) -> Vec<f64> {
     values
 }
 
+/// Eigenvalues, ascending, and eigenvectors in columns: cyclic Jacobi.
+pub(crate) fn eigh(a: &Mat) -> (Vec<f64>, Mat) {
+    let n = a.rows;
+    let floor = 1e-18 * a.norm();
+    let (mut a, mut v) = (a.clone(), Mat::identity(n));
+    for _ in 0..30 {
+        let mut turned = false;
+        for i in 0..n {
+            for j in i + 1..n {
+                if a[(i, j)].abs() <= floor {
+                    continue;
+                }
+                turned = true;
+                let zeta = (a[(j, j)] - a[(i, i)]) / (2.0 * a[(i, j)]);
+                let t = zeta.signum() / (zeta.abs() + (1.0 + zeta * zeta).sqrt());
+                let (cos, sin) = (1.0 / (1.0 + t * t).sqrt(), t / (1.0 + t * t).sqrt());
+                for k in 0..n {
+                    let (x, y) = (a[(i, k)], a[(j, k)]);
+                    (a[(i, k)], a[(j, k)]) = (cos * x - sin * y, sin * x + cos * y);
+                }
+                for m in [&mut a, &mut v] {
+                    for k in 0..n {
+                        let (x, y) = (m[(k, i)], m[(k, j)]);
+                        (m[(k, i)], m[(k, j)]) = (cos * x - sin * y, sin * x + cos * y);
+                    }
+                }
+            }
+        }
+        if !turned {
+            break;
+        }
+    }
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|&i, &j| a[(i, i)].total_cmp(&a[(j, j)]));
+    (order.iter().map(|&i| a[(i, i)]).collect(), Mat::from_fn(n, n, |r, c| v[(r, order[c])]))
+}
+
 /// Rounds to the nearest f16, ties to even; within f16's range.
 pub(crate) fn round_f16(x: f64) -> f64 {
     if x == 0.0 {
@@ -274,6 +311,13 @@ fn self_checks() -> Outcome {
     let scaled = Mat::from_fn(3, 8, |r, c| [3.0, 4.0, 1.0][r] * v[(r, c)]);
     let values = singular_values(&matmul(&u, &scaled).t());
     near("singular values", &Mat { rows: 3, cols: 1, data: values }, &Mat { rows: 3, cols: 1, data: vec![4.0, 3.0, 1.0] })?;
+
+    let spectrum = Mat::from_fn(5, 5, |r, c| if r == c { [2.0, -1.0, 0.5, 2.0, 7.0][r] } else { 0.0 });
+    let basis = orthonormal_rows(&random(6, 5, 5));
+    let (values, vectors) = eigh(&matmul(&matmul(&basis.t(), &spectrum), &basis));
+    near("eigenvalues", &Mat { rows: 5, cols: 1, data: values.clone() }, &Mat { rows: 5, cols: 1, data: vec![-1.0, 0.5, 2.0, 2.0, 7.0] })?;
+    let rebuilt = matmul(&Mat::from_fn(5, 5, |r, c| vectors[(r, c)] * values[c]), &vectors.t());
+    near("eigenvectors", &rebuilt, &matmul(&matmul(&basis.t(), &spectrum), &basis))?;
 
     let halves = [(1.0, 1.0), (1.0 + 2f64.powi(-11), 1.0), (1.0 + 3.0 * 2f64.powi(-11), 1.0 + 2f64.powi(-9)), (65519.0, 65504.0)];
     let tiny = [(2f64.powi(-25), 0.0), (3.0 * 2f64.powi(-25), 2f64.powi(-23)), (-0.1, -0.099_975_585_937_5)];

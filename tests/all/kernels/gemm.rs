@@ -17,6 +17,7 @@ pub(super) const ROWS: &[Row] = &[
     ("gemm", "half", half),
     ("gemm", "epilogue", epilogue),
     ("gemm", "block_coefficients", block_coefficients),
+    ("gemm", "gate", gated),
     ("gemm", "many_items", many_items),
     ("gemm", "item_alone_equals_item_in_batch", alone),
     ("gemm", "ignores_d_at_beta_zero", ignores_d),
@@ -135,6 +136,25 @@ fn epilogue(context: &Context) -> Outcome {
             let (want, size): (Vec<_>, Vec<_>) = items.unzip();
             about(s.run(1)?.expect_within(&out, &want, &size, Tol::gemm(k)), (m, k, n, in_place, layout))?;
         }
+    }
+    Ok(())
+}
+
+/// Closed items keep what they had, NaN in their operands or not.
+fn gated(context: &Context) -> Outcome {
+    for n in [5, 70] {
+        let mut s = Stage::new(context, n);
+        let a = s.operand("a", [3, n, n], Layout::Dense)?;
+        let gates = [1.0, 0.0, -2.0];
+        let block = s.given("block", 3, &gates.map(|g| Mat::from_fn(1, 4, |_, c| if c == 2 { g } else { f64::NAN })), Layout::Inside)?;
+        let old: Vec<Mat> = (0..3u8).map(|b| Mat::from_fn(n, n, |r, c| f64::from(b) + (r * n + c) as f64)).collect();
+        let out = s.updated("out", &old, Layout::Inside)?;
+        s.recorder.record(Gemm { block: Some(block.view), gate: Some(2), ..Gemm::new(a.view, a.view.t(), out.view) })?;
+        let product = |b: usize| matmul(&a.items[b], &a.items[b].t());
+        let size = |b: usize| matmul(&a.items[b].map(f64::abs), &a.items[b].t().map(f64::abs));
+        let want = [product(0), old[1].clone(), product(2)];
+        let sizes = [size(0), Mat::zeros(n, n), size(2)];
+        about(s.run(1)?.expect_within(&out, &want, &sizes, Tol::gemm(n)), n)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod factor;
 mod gemm;
 mod random;
 mod reduce;
+mod spectral;
 mod stage;
 mod update;
 
@@ -43,7 +44,7 @@ fn batch(i: usize) -> usize {
 }
 
 fn rows() -> Vec<Row> {
-    [gemm::ROWS, factor::ROWS, elementwise::ROWS, reduce::ROWS, random::ROWS, control::ROWS, update::ROWS].concat()
+    [gemm::ROWS, factor::ROWS, elementwise::ROWS, reduce::ROWS, spectral::ROWS, random::ROWS, control::ROWS, update::ROWS].concat()
 }
 
 fn every_operation_has_a_row() -> Outcome {

@@ -17,6 +17,9 @@ pub(super) const ROWS: &[Row] = &[
     ("reduce", "trace", |context| {
         [1, 2, 31, 64, 65, 127, 300].iter().try_for_each(|&n| reduce(context, n, [3, n, n], ReduceKind::Trace, LAYOUTS[0]))
     }),
+    ("reduce", "identity_gap", |context| {
+        [1, 2, 31, 64, 65, 127].iter().try_for_each(|&n| reduce(context, n, [3, n, n], ReduceKind::IdentityGap, LAYOUTS[n % 2]))
+    }),
     ("reduce", "views", views),
     ("reduce", "large", large),
     ("reduce", "many_items", |context| reduce(context, 1, [70_000, 2, 3], ReduceKind::SumSq, LAYOUTS[0])),
@@ -54,7 +57,7 @@ fn reduce(context: &Context, seed: usize, shape: [usize; 3], kind: ReduceKind, l
             ReduceKind::Dot => x.data.iter().zip(&y.data).map(|(x, y)| x * y).collect(),
             ReduceKind::Trace => (0..x.rows).map(|i| x[(i, i)]).collect(),
             ReduceKind::MaxAbs => vec![x.data.iter().fold(0.0, |m: f64, x| m.max(x.abs()))],
-            ReduceKind::IdentityGap => vec![0.0],
+            ReduceKind::IdentityGap => vec![x.plus(-1.0, &Mat::identity(x.rows)).data.iter().fold(0.0, |m: f64, x| m.max(x.abs()))],
         }
     };
     let want: Vec<Mat> = (0..shape[0]).map(|b| scalar(-0.25 * terms(b).iter().sum::<f64>())).collect();
