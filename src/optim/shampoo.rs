@@ -197,8 +197,9 @@ impl Beats for Shampoo {
         put(row, block::BETA1, self.beta1);
         put(row, block::ONE_MINUS_BETA1, 1.0 - self.beta1);
         put(row, block::DAMPING, self.epsilon);
-        // With a decay of 1 the bias-corrected average is the mean, and its weight the number of terms.
-        put(row, block::DECAY, self.decay());
+        // Of a sum the mean is kept, and its weight is the number of terms.
+        let decay = if let Accumulation::Ema { beta2 } = self.accumulation { beta2 } else { 1.0 };
+        put(row, block::DECAY, decay);
         match self.weight_decay {
             WeightDecay::L2(decay) => put(row, block::L2_DECAY, decay),
             WeightDecay::Decoupled(decay) => put(row, block::WEIGHT_DECAY, decay),
@@ -335,13 +336,6 @@ impl Beats for Shampoo {
 }
 
 impl Shampoo {
-    fn decay(&self) -> f64 {
-        match self.accumulation {
-            Accumulation::Sum => 1.0,
-            Accumulation::Ema { beta2 } => beta2,
-        }
-    }
-
     /// The gradient, with L2 decay.
     fn gradient(&self, r: &mut Recorder, stack: &Stack) -> Result<Value> {
         if !matches!(self.weight_decay, WeightDecay::L2(decay) if decay > 0.0) {
