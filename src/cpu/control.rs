@@ -6,7 +6,7 @@ use crate::plan::block::{
     ONE_MINUS_BETA1, ONE_MINUS_BETA2, RIDGE, SCHEDULE, SKIPPED, STATISTICS_DECAY, STATISTICS_WEIGHT, STEP, STEP_FACTOR, STEP_PERIOD,
     WARMUP_STEPS, WEIGHT1, WEIGHT2,
 };
-use crate::plan::{Advance, Clock, FactorDamping, KlClip, RootOutcome};
+use crate::plan::{Advance, Clock, FactorDamping, KlClip, NormRatio, RootOutcome};
 
 /// The learning-rate factor before step `t` (0-based), from a block row. Mirrors `advance.wgsl`.
 fn rate_factor(row: &[f32], t: f32) -> f32 {
@@ -131,6 +131,18 @@ pub(super) fn kl_clip(op: &KlClip, memory: &mut Memory<'_>) {
         } else {
             (clip / quadratic).sqrt().min(1.0)
         };
+    });
+    memory.put(out);
+}
+
+/// What takes one tensor to the norm of another; 0 where there is no such number.
+pub(super) fn norm_ratio(op: &NormRatio, memory: &mut Memory<'_>) {
+    let mut out = memory.take(op.out);
+    let (donor, own) = (op.donor.map(|d| memory.input(d)), memory.input(op.own));
+    out.for_each(4, |i, item| {
+        let own = own.scalar(i, 0);
+        let ratio = donor.map_or(1.0, |d| d.scalar(i, 0).sqrt() / (own.sqrt() + 1e-16));
+        item[0] = if own.is_finite() && ratio.is_finite() { ratio } else { 0.0 };
     });
     memory.put(out);
 }

@@ -6,7 +6,7 @@ use super::memory::{CHUNK, Memory, runs, worth_threads};
 use crate::plan::block::{
     BETA1, BETA2, CURRENT_RATE, DAMPENING, EPSILON, GATE, MOMENTUM, ONE_MINUS_BETA1, ONE_MINUS_BETA2, STEP, WEIGHT_DECAY, WEIGHT1, WEIGHT2,
 };
-use crate::plan::{AdamUpdate, SgdUpdate, Value};
+use crate::plan::{AdamUpdate, GraftDirection, SgdUpdate, Value};
 
 /// Item `i`'s coefficients of [`SgdUpdate`].
 #[derive(Clone, Copy)]
@@ -210,4 +210,25 @@ pub(super) fn adam_update(op: &AdamUpdate, memory: &mut Memory<'_>) {
     memory.put(w);
     memory.put(m);
     memory.put(v);
+}
+
+/// Second moment and direction of a grafted optimizer.
+pub(super) fn graft_direction(op: &GraftDirection, memory: &mut Memory<'_>) {
+    let (mut v, mut out) = (memory.take(op.v), memory.take(op.out));
+    let (g, m, block) = (memory.input(op.g), memory.input(op.m), memory.input(op.block));
+    for (i, (v_item, out_item)) in v.items_seq().zip(out.items_seq()).enumerate() {
+        let row = |column: u32| block.scalar(i, column as usize);
+        if row(GATE) == 0.0 {
+            continue;
+        }
+        let (beta2, new, epsilon) = (row(BETA2), row(ONE_MINUS_BETA2), row(EPSILON));
+        let correction = if op.corrected { row(WEIGHT2) } else { 1.0 };
+        for (((v_at, at), g), m) in positions(op.v).zip(positions(op.out)).zip(g.iter(i)).zip(m.iter(i)) {
+            let second = beta2 * v_item[v_at] + new * g * g;
+            v_item[v_at] = second;
+            out_item[at] = m / ((second / correction).sqrt() + epsilon);
+        }
+    }
+    memory.put(v);
+    memory.put(out);
 }

@@ -4,8 +4,8 @@ use super::choice;
 use super::facts::Facts;
 use super::kernels::{
     ADAM_UPDATE, ADVANCE, AXPBY, CHECK_FINITE, CHOLESKY_DIAGONAL, CHOLESKY_LOAD, CHOLESKY_ROWS, CHOLESKY_UPDATE, COLUMN_MEAN, CONVERT,
-    EIGH_JACOBI, EIGH_LOAD, EIGH_ROTATE, EIGH_SORT, FACTOR_DAMPING, ITERATION_CONTROL, KL_CLIP, Kernel, OPERATOR_NORM, QUOTIENT,
-    RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOLVE_TRIANGULAR, SPECTRUM_SCALE, Variant,
+    EIGH_JACOBI, EIGH_LOAD, EIGH_ROTATE, EIGH_SORT, FACTOR_DAMPING, GRAFT_DIRECTION, ITERATION_CONTROL, KL_CLIP, Kernel, NORM_RATIO,
+    OPERATOR_NORM, QUOTIENT, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOLVE_TRIANGULAR, SPECTRUM_SCALE, Variant,
 };
 use super::params::{Params, ViewParams};
 use crate::plan::{Clock, Coef, Distribution, EIGH_PAIR, Eigh, Gemm, Op, Order, ReduceKind, Stage, Value};
@@ -241,6 +241,14 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
         Op::KlClip(op) => {
             let layers = op.dots.items / op.out.items;
             b.flat(&KL_CLIP, 64, batch, &[Some(op.dots), Some(op.block), Some(op.out)], &[], [layers, 0, 0]);
+        }
+        Op::GraftDirection(op) => {
+            let values = [Some(op.g), Some(op.m), Some(op.block), Some(op.v), Some(op.out)];
+            b.flat(&GRAFT_DIRECTION, 256, batch * op.out.rows * op.out.cols, &values, &[], [usize::from(op.corrected), 0, 0]);
+        }
+        Op::NormRatio(op) => {
+            let n = [usize::from(op.donor.is_some()), 0, 0];
+            b.flat(&NORM_RATIO, 64, batch, &[op.donor, Some(op.own), Some(op.out)], &[], n);
         }
         Op::SgdUpdate(op) => {
             let n = flags(&[(op.g_scale.is_some(), 1), (op.m.is_some(), 2), (op.nesterov, 4)]);

@@ -106,6 +106,7 @@ fn add_group(
         Method::Sgd(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::Adam(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::AdamW(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
+        Method::Shampoo(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::Kfac(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
     };
     for k in kept {
@@ -158,6 +159,7 @@ fn block_row(group: &Group, trial: usize) -> Row {
         Method::Adam(m) => m.fill(&mut row),
         Method::AdamW(m) => m.fill(&mut row),
         Method::Kfac(m) => m.fill(&mut row),
+        Method::Shampoo(m) => m.fill(&mut row),
     }
     row
 }

@@ -7,8 +7,10 @@ use std::ops::Range;
 use safetensors::tensor::{Dtype, SafeTensors, View};
 
 use super::config::Method;
+use super::graft::Graft;
 use super::kfac::{OutputGradients, StatisticsStart};
 use super::optimizer::{Optimizer, StateTensor};
+use super::shampoo::Accumulation;
 use crate::error::{Error, Result};
 use crate::plan::block;
 use crate::tensor::Shape;
@@ -79,14 +81,17 @@ impl Optimizer {
     /// `[trials, rows, cols]`:
     /// ```text
     /// P.block                                         [trials, 1, 32]     columns of plan::block; health, counters, bias corrections
-    /// P.momentum                                      [trials, out, in]   Sgd and Kfac with momentum
-    /// P.first_moment, P.second_moment                 [trials, out, in]   Adam, AdamW
+    /// P.momentum                                      [trials, out, in]   Sgd, Kfac and Shampoo with momentum
+    /// P.first_moment, P.second_moment                 [trials, out, in]   Adam, AdamW; Shampoo with beta1, with a graft that has one
     /// P.left_statistics, P.left_inverse               [trials, out, out]  Kfac
     /// P.right_statistics, P.right_inverse             [trials, in, in]    Kfac; in counts the bias column
+    /// P.left_statistics, P.left_root                  [trials, out, out]  Shampoo; with blocks left_statistics_0, ... of their sizes
+    /// P.right_statistics, P.right_root                [trials, in, in]    Shampoo
     /// __metadata__: format     "layerwise optimizer state"
     ///               version    "1"
     ///               steps      steps of the optimizer, which fix the cadence of statistics and refreshes
-    ///               method.P   Sgd, Adam, AdamW, or Kfac(start of its statistics, scale of its output gradients)
+    ///               method.P   Sgd, Adam, AdamW, Kfac(start of its statistics, scale of its output gradients),
+    ///                          or Shampoo(accumulation, graft, root of matrices, root of vectors)
     ///               checksum   of all names, shapes and bits: finds damage, does not stop a forger
     /// ```
     /// *Weights are not in it*: they are the caller's, to be saved beside it. Call this between steps, when everything recorded has been submitted.
@@ -322,6 +327,20 @@ fn kind(method: &Method) -> String {
                 OutputGradients::PerSample => "PerSample",
             };
             format!("Kfac({start}, {scale})")
+        }
+        Method::Shampoo(m) => {
+            let accumulation = match m.accumulation {
+                Accumulation::Sum => "Sum",
+                Accumulation::Ema { .. } => "Ema",
+            };
+            let graft = match m.graft {
+                Graft::None => "None",
+                Graft::Sgd => "Sgd",
+                Graft::Adagrad { .. } => "Adagrad",
+                Graft::RmsProp { .. } => "RmsProp",
+                Graft::Adam { .. } => "Adam",
+            };
+            format!("Shampoo({accumulation}, {graft}, {}, {})", m.matrix_root, m.vector_root)
         }
     }
 }

@@ -172,7 +172,7 @@ impl Group {
         Group { learning_rates: Some(rates.to_vec()), ..self }
     }
 
-    /// One damping a trial, instead of the method's ([`Kfac`](super::Kfac) only).
+    /// One damping a trial, instead of the method's: [`Kfac`](super::Kfac)'s damping, [`Shampoo`](super::Shampoo)'s epsilon.
     #[must_use]
     pub fn dampings(self, dampings: &[f64]) -> Self {
         Group { dampings: Some(dampings.to_vec()), ..self }
@@ -201,13 +201,15 @@ impl Group {
             let Some(values) = values else { continue };
             check.that(field, values.len() == trials, format!("{} values for {trials} trials", values.len()), "one value a trial")?;
         }
-        check.that("dampings", self.dampings.is_none() || self.needs_taps(), "given", "only in a group with `Kfac`")?;
+        let damped = matches!(self.method, Method::Kfac(_) | Method::Shampoo(_));
+        check.that("dampings", self.dampings.is_none() || damped, "given", "only in a group with `Kfac` or `Shampoo`")?;
         for trial in 0..trials {
             match self.method_of(trial) {
                 Method::Sgd(m) => m.validate()?,
                 Method::Adam(m) => m.validate()?,
                 Method::AdamW(m) => m.validate()?,
                 Method::Kfac(m) => m.validate()?,
+                Method::Shampoo(m) => m.validate()?,
             }
         }
         Ok(trials)
@@ -221,11 +223,17 @@ impl Group {
             Method::Adam(m) => &mut m.learning_rate,
             Method::AdamW(m) => &mut m.learning_rate,
             Method::Kfac(m) => &mut m.learning_rate,
+            Method::Shampoo(m) => &mut m.learning_rate,
         };
         let given = |list: &Option<Vec<f64>>| list.as_ref().and_then(|l| l.get(trial).copied());
         *rate = given(&self.learning_rates).unwrap_or(*rate);
-        if let Method::Kfac(m) = &mut method {
-            m.damping = given(&self.dampings).unwrap_or(m.damping);
+        let damping = match &mut method {
+            Method::Kfac(m) => Some(&mut m.damping),
+            Method::Shampoo(m) => Some(&mut m.epsilon),
+            Method::Sgd(_) | Method::Adam(_) | Method::AdamW(_) => None,
+        };
+        if let (Some(damping), Some(value)) = (damping, given(&self.dampings)) {
+            *damping = value;
         }
         method
     }

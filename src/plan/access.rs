@@ -99,6 +99,13 @@ impl Op {
                 ("block", op.block, Update),
             ]),
             Op::KlClip(op) => list.extend([("dots", op.dots, Read), ("block", op.block, Read), ("out", op.out, Write)]),
+            Op::GraftDirection(op) => {
+                list.extend([("g", op.g, Read), ("m", op.m, Read), ("v", op.v, Update), ("out", op.out, Write), ("block", op.block, Read)])
+            }
+            Op::NormRatio(op) => {
+                optional(&mut list, "donor", op.donor);
+                list.extend([("own", op.own, Read), ("out", op.out, Write)]);
+            }
             Op::SgdUpdate(op) => {
                 list.push(("g", op.g, Read));
                 optional(&mut list, "g_scale", op.g_scale);
@@ -137,6 +144,8 @@ impl Op {
             Op::FactorDamping(op) => op.out.items,
             Op::RootOutcome(op) => op.ok.items,
             Op::KlClip(op) => op.out.items,
+            Op::GraftDirection(op) => op.out.items,
+            Op::NormRatio(op) => op.out.items,
         }
     }
 
@@ -200,6 +209,11 @@ impl Op {
             }
             Op::RootOutcome(_) => vec![("left_ok", 1, 1), ("right_ok", 1, 1), ("ok", 1, 1), ("block", 1, block::WIDTH)],
             Op::KlClip(_) => vec![("dots", 1, 1), ("block", 1, block::WIDTH), ("out", 1, 1)],
+            Op::GraftDirection(op) => {
+                let (m, n) = (op.out.rows, op.out.cols);
+                vec![("g", m, n), ("m", m, n), ("v", m, n), ("block", 1, block::WIDTH)]
+            }
+            Op::NormRatio(_) => vec![("donor", 1, 1), ("own", 1, 1), ("out", 1, 1)],
             Op::SgdUpdate(op) => {
                 let (m, n) = (op.w.rows, op.w.cols);
                 vec![("g", m, n), ("m", m, n), ("g_scale", 1, 1), ("block", 1, block::WIDTH)]

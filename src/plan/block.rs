@@ -51,6 +51,8 @@ columns! {
     DECAY = 16,
     /// KFAC's KL clip; 0 is off.
     KL_CLIP = 17,
+    /// L2 decay that enters before everything else (`WEIGHT_DECAY` enters at the tail).
+    L2_DECAY = 18,
     /// Device: steps applied to this item. The device's part starts here.
     STEP = 20,
     /// Device: learning rate of the current step, refused or not.

@@ -329,6 +329,38 @@ pub struct AdamUpdate {
     pub block: Value,
 }
 
+/// One step of the optimizer that Shampoo's step length is grafted from: `v <- beta2 v + (1 - beta2) g^2`, `out = m / (sqrt(v / c) + epsilon)`.
+///
+/// Reads beta2, epsilon, carried weight and gate from the block. A `beta2` and a `1 - beta2` of 1 make `v` a sum. Items behind a closed gate are left alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GraftDirection {
+    /// Gradient.
+    pub g: Value,
+    /// Filtered gradient.
+    pub m: Value,
+    /// Second moment, updated in place.
+    pub v: Value,
+    /// `c = 1 - beta2^t` instead of 1.
+    pub corrected: bool,
+    /// Direction.
+    pub out: Value,
+    /// The stack's block.
+    pub block: Value,
+}
+
+/// `out = sqrt(donor) / (sqrt(own) + 1e-16)`, from squared norms: what takes one tensor to the norm of another. Without a donor 1.
+///
+/// 0, a refusal to [`SgdUpdate`], where `own` or the result is not finite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormRatio {
+    /// Squared norm to take on, `[batch, 1, 1]`.
+    pub donor: Option<Value>,
+    /// Squared norm of the tensor at hand, `[batch, 1, 1]`.
+    pub own: Value,
+    /// `[batch, 1, 1]`.
+    pub out: Value,
+}
+
 macro_rules! ops {
     ($($(#[$doc:meta])* $name:ident => $label:literal),* $(,)?) => {
         /// One operation of a plan.
@@ -392,6 +424,10 @@ ops! {
     RootOutcome => "root_outcome",
     /// KFAC's KL clip.
     KlClip => "kl_clip",
+    /// Grafted optimizer's direction.
+    GraftDirection => "graft_direction",
+    /// Ratio of norms.
+    NormRatio => "norm_ratio",
     /// SGD tail.
     SgdUpdate => "sgd_update",
     /// Adam tail.

@@ -138,9 +138,9 @@ impl Op {
             Op::IterationControl(op) => {
                 format!(" {:?} p {} ridge {}{}", op.stage, op.p, op.ridge, if op.relative { " relative" } else { "" })
             }
-            Op::ColumnMean(_) | Op::CheckFinite(_) | Op::OperatorNorm(_) | Op::FactorDamping(_) | Op::RootOutcome(_) | Op::KlClip(_) => {
-                String::new()
-            }
+            Op::GraftDirection(op) => if op.corrected { " corrected" } else { "" }.into(),
+            Op::ColumnMean(_) | Op::CheckFinite(_) | Op::OperatorNorm(_) | Op::FactorDamping(_) => String::new(),
+            Op::RootOutcome(_) | Op::KlClip(_) | Op::NormRatio(_) => String::new(),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Records operations, checking each, into a [`Plan`].
 
 use super::op::{
-    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, ColumnMean, Convert, FactorDamping, Gemm, KlClip, KronFactor, Op, RandomFill,
-    Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,
+    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, ColumnMean, Convert, FactorDamping, Gemm, GraftDirection, KlClip, KronFactor,
+    NormRatio, Op, RandomFill, Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,
 };
 use super::plan::{Plan, Segment};
 use super::spectral_op::{EIGH_SINGLE_MAX, Eigh, IterationControl, OperatorNorm, Order, Quotient, SpectrumScale};
@@ -278,6 +278,6 @@ impl Recorder {
 /// Operations without a shorthand, recorded through [`Recorder::record`]: named here so that the list of shorthands is seen to be complete.
 #[allow(dead_code, reason = "a compile-time list: every operation is either a shorthand above or one of these")]
 type RecordedDirectly = (
-    (AdamUpdate, Advance, CheckFinite, Convert, FactorDamping, IterationControl),
-    (KlClip, RandomFill, RootOutcome, SgdUpdate, SpectrumScale),
+    (AdamUpdate, Advance, CheckFinite, Convert, FactorDamping, GraftDirection, IterationControl),
+    (KlClip, NormRatio, RandomFill, RootOutcome, SgdUpdate, SpectrumScale),
 );

@@ -2,7 +2,11 @@
 //!
 //! `tests/golden/` holds what they computed, and in its manifest how far an independent f32 implementation may be from it (`suggested_atol`).
 
-use layerwise::optim::{Adam, AdamW, DampingSplit, Group, Kfac, Method, Optimizer, OutputGradients, Parameter, Sgd, StatisticsStart};
+use layerwise::linalg;
+use layerwise::optim::{
+    Accumulation, Adam, AdamW, DampingSplit, EpsilonScale, Graft, Group, Kfac, Method, Optimizer, OutputGradients, Parameter, Sgd, Shampoo,
+    StatisticsStart, WeightDecay,
+};
 use layerwise::{Context, Shape, Tensor};
 use libtest_mimic::Failed;
 use safetensors::{Dtype, SafeTensors};
@@ -66,9 +70,11 @@ fn upload(ctx: &Context, m: &Mat) -> Result<Tensor, Failed> {
     Ok(ctx.upload(Shape::matrix(m.rows, m.cols), &narrow(m))?)
 }
 
-/// One of PyTorch's optimizers on stored gradients: every stored step.
-fn torch(ctx: &Context, name: &str, method: Method) -> Outcome {
-    for (shape, rows, cols) in [("7x5", 7, 5), ("64x32", 64, 32), ("1x17", 1, 17)] {
+const TORCH: &[(&str, usize, usize)] = &[("7x5", 7, 5), ("64x32", 64, 32), ("1x17", 1, 17)];
+
+/// One of PyTorch's optimizers, or another that it runs, on stored gradients: every stored step.
+fn torch(ctx: &Context, name: &str, shapes: &[(&str, usize, usize)], method: Method) -> Outcome {
+    for &(shape, rows, cols) in shapes {
         let inputs = File::open(&format!("inputs/{shape}.safetensors"))?;
         let wanted = File::open(&format!("{name}/{shape}.safetensors"))?;
         let weight = upload(ctx, &inputs.at("param0", 0, rows, cols)?)?;
@@ -179,7 +185,33 @@ fn kfac_numpy(ctx: &Context, name: &str, kfac: Kfac) -> Outcome {
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    let torch_case = |name: &'static str, method: Method| case(format!("golden::{name}"), move |ctx| torch(ctx, name, method));
+    let torch_case = |name: &'static str, method: Method| case(format!("golden::{name}"), move |ctx| torch(ctx, name, TORCH, method));
+    let small: &[_] = &[("7x5", 7, 5), ("16x16", 16, 16)];
+    let medium: &[_] = &[("7x5", 7, 5), ("16x16", 16, 16), ("64x32", 64, 32)];
+    let all: &[_] = &[("7x5", 7, 5), ("16x16", 16, 16), ("64x32", 64, 32), ("1x17", 1, 17)];
+    let shampoo_case = |name: &'static str, variant: &str, shapes: &'static [_], method: Shampoo| {
+        case(format!("golden::{name}{variant}"), move |ctx| torch(ctx, name, shapes, method.into()))
+    };
+    let shampoo = Shampoo {
+        learning_rate: 0.05,
+        accumulation: Accumulation::Ema { beta2: 0.99 },
+        epsilon: 1e-4,
+        epsilon_scale: EpsilonScale::Absolute,
+        weight_decay: WeightDecay::Decoupled(0.01),
+        ..Shampoo::default()
+    };
+    let eigen = Shampoo { root_method: linalg::Method::Eigen, ..shampoo };
+    let newton = Shampoo { root_method: linalg::Method::Newton, ..shampoo };
+    let adagrad = Shampoo {
+        beta1: 0.0,
+        accumulation: Accumulation::Sum,
+        graft: Graft::Sgd,
+        momentum: 0.9,
+        nesterov: true,
+        weight_decay: WeightDecay::L2(0.01),
+        ..shampoo
+    };
+    let adam_graft = Graft::Adam { beta2: 0.99, epsilon: 1e-8 };
     let momentum = Sgd { learning_rate: 0.05, momentum: 0.9, weight_decay: 0.01, ..Sgd::default() };
     let adamw = AdamW { learning_rate: 0.01, beta2: 0.95, weight_decay: 0.1, ..AdamW::default() };
     let pi = Kfac {
@@ -197,6 +229,13 @@ pub(crate) fn cases() -> Vec<Case> {
         torch_case("torch_sgd_nesterov", Sgd { nesterov: true, ..momentum }.into()),
         torch_case("torch_adam", Adam { learning_rate: 0.01, ..Adam::default() }.into()),
         torch_case("torch_adamw", adamw.into()),
+        shampoo_case("dshampoo_nograft", "", all, shampoo),
+        shampoo_case("dshampoo_nograft", "_by_eigenvalues", all, eigen),
+        shampoo_case("dshampoo_nograft", "_by_newton", all, newton),
+        shampoo_case("dshampoo_adamgraft", "", all, Shampoo { graft: adam_graft, ..shampoo }),
+        shampoo_case("dshampoo_adagrad_sgdgraft_momentum", "", medium, adagrad),
+        shampoo_case("dshampoo_coupled_newton", "", small, newton),
+        shampoo_case("dshampoo_exponent_override_half", "", small, Shampoo { matrix_root: 2, ..shampoo }),
         case("golden::kfac_pytorch_inverse", kfac_pytorch),
         case("golden::kfac_numpy_plain", |ctx| {
             kfac_numpy(ctx, "kfac_numpy_plain_inverse_like_kfac_pytorch", Kfac { damping: 0.003, ..Kfac::default() })

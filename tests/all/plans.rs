@@ -1,8 +1,9 @@
 //! Plans without a device: what recording refuses, how a plan prints, what it costs, how views repeat.
 
 use layerwise::plan::{
-    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, Convert, Distribution, FactorDamping, Gemm, KlClip, KronFactor,
-    OPERATOR_NORM_MAX, Op, OperatorNorm, RandomFill, Reduce, ReduceKind, Role, RootOutcome, SgdUpdate, SolveTriangular, block,
+    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, Convert, Distribution, FactorDamping, Gemm, GraftDirection,
+    KlClip, KronFactor, NormRatio, OPERATOR_NORM_MAX, Op, OperatorNorm, RandomFill, Reduce, ReduceKind, Role, RootOutcome, SgdUpdate,
+    SolveTriangular, block,
 };
 use layerwise::{Coef, ElementType, Error, Plan, Recorder, Shape, Value};
 
@@ -114,6 +115,10 @@ const REFUSED: &[(&str, Attempt)] = &[
     ("out", |s| FactorDamping { left_mean: None, right_mean: None, block: s.v(1, 1, block::WIDTH), out: s.v(1, 1, 1) }.into()),
     ("left_ok", |s| RootOutcome { left_ok: s.v(2, 1, 1), right_ok: s.v(3, 1, 1), ok: s.v(3, 1, 1), block: s.v(3, 1, block::WIDTH) }.into()),
     ("dots", |s| KlClip { dots: s.v(5, 1, 1), block: s.v(2, 1, block::WIDTH), out: s.v(2, 1, 1) }.into()),
+    ("v", |s| graft(s, [4, 4, 3])),
+    ("m", |s| graft(s, [3, 4, 4])),
+    ("donor", |s| NormRatio { donor: Some(s.v(2, 1, 2)), own: s.v(2, 1, 1), out: s.v(2, 1, 1) }.into()),
+    ("own", |s| NormRatio { donor: None, own: s.v(3, 1, 1), out: s.v(2, 1, 1) }.into()),
     ("g", |s| sgd(s.v(2, 3, 4), s.v(2, 4, 3), None, s.v(2, 1, block::WIDTH))),
     ("block", |s| sgd(s.v(2, 3, 4), s.v(2, 3, 4), None, s.v(2, 1, 8))),
     ("is read and written", |s| {
@@ -148,6 +153,12 @@ fn random(out: Value, keys: Value, step: Value) -> Op {
 
 fn sgd(w: Value, g: Value, m: Option<Value>, block: Value) -> Op {
     SgdUpdate { w, g, m, g_scale: None, nesterov: false, block }.into()
+}
+
+/// Columns of the filtered gradient, of the gradient and of the second moment.
+fn graft(s: &mut Shelf, [m, g, v]: [usize; 3]) -> Op {
+    let (g, m, v, out, block) = (s.v(2, 3, g), s.v(2, 3, m), s.v(2, 3, v), s.v(2, 3, 4), s.v(2, 1, block::WIDTH));
+    GraftDirection { g, m, v, corrected: true, out, block }.into()
 }
 
 /// Each refusal is `Error::Shape`, names the operation and what is wrong, and leaves nothing behind.

@@ -2,7 +2,7 @@
 
 use layerwise::Context;
 use layerwise::plan::block::{self, WIDTH};
-use layerwise::plan::{Advance, Clock, FactorDamping, KlClip, RootOutcome};
+use layerwise::plan::{Advance, Clock, FactorDamping, KlClip, NormRatio, RootOutcome};
 
 use super::Row;
 use super::stage::{Layout, Stage, about};
@@ -20,6 +20,8 @@ pub(super) const ROWS: &[Row] = &[
     ("root_outcome", "ridge_and_count", outcomes),
     ("kl_clip", "factors", clips),
     ("kl_clip", "many_items", many_clips),
+    ("norm_ratio", "grafted", |context| ratios(context, true)),
+    ("norm_ratio", "own", |context| ratios(context, false)),
 ];
 
 /// A block row with these columns set and a distinct number in every other.
@@ -256,4 +258,25 @@ fn clips(context: &Context) -> Outcome {
 
 fn many_clips(context: &Context) -> Outcome {
     clip(context, &vec![(0.5, 1e-3); 70_000], |layer, trial| 1.0 + layer as f64 + (trial % 5) as f64, 2)
+}
+
+/// Also of zero norms (0, not NaN) and of squares that overflowed (0, a refusal).
+fn ratios(context: &Context, grafted: bool) -> Outcome {
+    let infinity = f64::INFINITY;
+    let edges =
+        [(4.0, 0.0), (0.0, 4.0), (0.0, 0.0), (1.0, infinity), (infinity, 1.0), (infinity, infinity), (1.0, f64::NAN), (1e36, 1e-30)];
+    let many = (0..300).map(|i| (0.5 + f64::from(i), 3.0 + f64::from(i % 7)));
+    let pairs: Vec<(f64, f64)> = edges.into_iter().chain(many).collect();
+    let mut s = Stage::new(context, 1);
+    let donor = s.scalars("donor", &pairs.iter().map(|p| p.0).collect::<Vec<_>>())?;
+    let own = s.scalars("own", &pairs.iter().map(|p| p.1).collect::<Vec<_>>())?;
+    let out = s.output("out", [pairs.len(), 1, 1], Layout::Dense)?;
+    s.recorder.record(NormRatio { donor: grafted.then_some(donor.view), own: own.view, out: out.view })?;
+    let ratio = |(donor, own): (f64, f64)| if grafted { donor.sqrt() / (own.sqrt() + 1e-16) } else { 1.0 };
+    let want: Vec<Mat> = pairs.iter().map(|&p| if p.1.is_finite() && ratio(p).is_finite() { ratio(p) } else { 0.0 }).map(scalar).collect();
+    about(s.run(1)?.expect(&out, &want, Tol::roundings(16)), grafted)
+}
+
+fn scalar(x: f64) -> Mat {
+    Mat::from_fn(1, 1, |_, _| x)
 }

@@ -2,7 +2,7 @@
 
 use layerwise::Context;
 use layerwise::plan::block;
-use layerwise::plan::{AdamUpdate, Advance, Clock, SgdUpdate};
+use layerwise::plan::{AdamUpdate, Advance, Clock, GraftDirection, SgdUpdate};
 
 use super::control::row;
 use super::stage::{Layout, Stage, about};
@@ -26,6 +26,12 @@ pub(super) const ROWS: &[Row] = &[
     }),
     ("adam_update", "long", |context| adam(context, 1, (130, 257), [Layout::Dense; 3], true, &[])),
     ("adam_update", "gate", |context| adam(context, 4, (5, 31), [Layout::Dense; 3], false, &[1, 2])),
+    ("graft_direction", "plain", |context| graft_forms(context, false)),
+    ("graft_direction", "corrected", |context| graft_forms(context, true)),
+    ("graft_direction", "views", |context| {
+        graft(context, 6, (7, 67), [Layout::InsideTransposed, Layout::Inside, Layout::Transposed], true, &[])
+    }),
+    ("graft_direction", "gate", |context| graft(context, 4, (5, 31), [Layout::Dense; 3], true, &[1, 2])),
 ];
 
 const STEPS: usize = 4;
@@ -204,4 +210,37 @@ fn adam(context: &Context, items: usize, (m, n): (usize, usize), layouts: [Layou
 
 fn adam_forms(context: &Context, decoupled: bool) -> Outcome {
     SHAPES.iter().enumerate().try_for_each(|(i, &shape)| adam(context, batch(i), shape, [Layout::Dense; 3], decoupled, &[]))
+}
+
+fn graft(context: &Context, items: usize, (m, n): (usize, usize), layouts: [Layout; 3], corrected: bool, refused: &[usize]) -> Outcome {
+    let mut s = Stage::new(context, n);
+    let g = s.operand("g", [items, m, n], layouts[0])?;
+    let filtered = s.operand("m", [items, m, n], layouts[1])?;
+    let v = s.updated("v", &vec![Mat::zeros(m, n); items], layouts[2])?;
+    let kept: Vec<Mat> = (0..items).map(|i| random(50 + i as u64, m, n)).collect();
+    let out = s.updated("out", &kept, layouts[0])?;
+    let block = s.updated("block", &rows(items, refused), Layout::Dense)?;
+    s.recorder.record(Advance { block: block.view, clock: Clock::Step })?;
+    s.recorder.record(GraftDirection { g: g.view, m: filtered.view, v: v.view, corrected, out: out.view, block: block.view })?;
+    let mut want = [vec![], vec![]];
+    for i in 0..items {
+        let get = |column: u32| block.items[i].data[column as usize];
+        let (beta2, epsilon) = (get(block::BETA2), get(block::EPSILON));
+        let mut second = Mat::zeros(m, n);
+        for _ in 0..taken(i, refused) {
+            second = second.map(|v| beta2 * v).plus(1.0 - beta2, &g.items[i].map(|g| g * g));
+        }
+        let correction = if corrected { 1.0 - beta2.powf(f64::from(u32::try_from(taken(i, refused))?)) } else { 1.0 };
+        let data = filtered.items[i].data.iter().zip(&second.data).map(|(m, v)| m / ((v / correction).sqrt() + epsilon)).collect();
+        want[1].push(Mat { data, ..second.clone() });
+        want[0].push(second);
+    }
+    let done = s.run(STEPS)?;
+    let tol = Tol { relative: 40.0 * STEPS as f64 * f64::from(f32::EPSILON), absolute: 1e-37 };
+    about(done.expect_to_largest(&v, &want[0], tol), (items, m, n, layouts, corrected, "v"))?;
+    about(done.expect_to_largest(&out, &want[1], tol), (items, m, n, layouts, corrected, "out"))
+}
+
+fn graft_forms(context: &Context, corrected: bool) -> Outcome {
+    SHAPES.iter().enumerate().try_for_each(|(i, &shape)| graft(context, batch(i), shape, [Layout::Dense; 3], corrected, &[]))
 }

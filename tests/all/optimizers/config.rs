@@ -1,6 +1,8 @@
 //! What `build` refuses, and that it says why.
 
-use layerwise::optim::{Adam, AdamW, Group, Kfac, LearningRateSchedule, Method, Optimizer, Parameter, Sgd};
+use layerwise::optim::{
+    Accumulation, Adam, AdamW, Graft, Group, Kfac, LearningRateSchedule, Method, Optimizer, Parameter, Sgd, Shampoo, WeightDecay,
+};
 use layerwise::{Context, ElementType, Error, Shape};
 
 use super::rig::{Layer, ensure, optimizer, single};
@@ -43,6 +45,29 @@ fn fields(ctx: &Context) -> Outcome {
     refuse!([0], Kfac, statistics_every);
     refuse!([0], Kfac, precondition_every);
     refuse!(negative, Kfac, weight_decay);
+    refuse!(negative, Shampoo, learning_rate);
+    refuse!(not_decay, Shampoo, beta1);
+    refuse!(not_positive, Shampoo, epsilon);
+    refuse!([0, 9], Shampoo, matrix_root);
+    refuse!([0, 9], Shampoo, vector_root);
+    refuse!([0], Shampoo, statistics_every);
+    refuse!([0], Shampoo, precondition_every);
+    refuse!(negative.map(WeightDecay::L2), Shampoo, weight_decay);
+    refuse!(negative.map(WeightDecay::Decoupled), Shampoo, weight_decay);
+    refuse!(not_decay, Shampoo, momentum);
+    refuse!([true], Shampoo, nesterov);
+    refuse!([0], Shampoo, block_size);
+    let shampoo = Shampoo::default();
+    for beta2 in not_decay {
+        bad.push(("accumulation.beta2", Shampoo { accumulation: Accumulation::Ema { beta2 }, ..shampoo }.into()));
+        bad.push(("graft.beta2", Shampoo { graft: Graft::Adam { beta2, epsilon: 1e-8 }, ..shampoo }.into()));
+        bad.push(("graft.beta2", Shampoo { graft: Graft::RmsProp { beta2, epsilon: 1e-8 }, ..shampoo }.into()));
+    }
+    for epsilon in not_positive {
+        bad.push(("graft.epsilon", Shampoo { graft: Graft::Adagrad { epsilon }, ..shampoo }.into()));
+        bad.push(("graft.epsilon", Shampoo { graft: Graft::RmsProp { beta2: 0.9, epsilon }, ..shampoo }.into()));
+        bad.push(("graft.epsilon", Shampoo { graft: Graft::Adam { beta2: 0.9, epsilon }, ..shampoo }.into()));
+    }
     for (name, method) in bad {
         match Optimizer::builder(ctx).group(single(method, &layer)).build() {
             Err(Error::Config { field, .. }) if field == name => {}

@@ -1,6 +1,6 @@
 //! Laws that hold for every method.
 
-use layerwise::optim::{Adam, AdamW, Group, Kfac, LearningRateSchedule, Method, Optimizer, Parameter, Sgd};
+use layerwise::optim::{Adam, AdamW, Graft, Group, Kfac, LearningRateSchedule, Method, Optimizer, Parameter, Sgd, Shampoo, WeightDecay};
 use layerwise::{Context, Shape};
 use libtest_mimic::Failed;
 
@@ -13,8 +13,9 @@ fn zero_gradient(ctx: &Context) -> Outcome {
     let sgd = Sgd { learning_rate: 0.1, weight_decay: 0.2, ..Sgd::default() };
     let kfac = Kfac { learning_rate: 0.1, weight_decay: 0.2, momentum: 0.0, ..Kfac::default() };
     let adamw = AdamW { learning_rate: 0.1, weight_decay: 0.2, ..AdamW::default() };
+    let shampoo = Shampoo { learning_rate: 0.1, weight_decay: WeightDecay::Decoupled(0.2), ..Shampoo::default() };
     let still = methods().into_iter().map(|m| (without_decay(m), 1.0));
-    let decaying = [Method::from(sgd), kfac.into(), adamw.into()].map(|m| (m, 1.0 - 0.1 * 0.2));
+    let decaying = [Method::from(sgd), kfac.into(), adamw.into(), shampoo.into()].map(|m| (m, 1.0 - 0.1 * 0.2));
     for (method, factor) in still.chain(decaying) {
         let layer = Layer::new(ctx, 2, 5, 7, 3)?;
         let start = layer.weight.read()?;
@@ -57,6 +58,7 @@ fn without_decay(method: Method) -> Method {
         Method::Adam(m) => Adam { weight_decay: 0.0, ..m }.into(),
         Method::AdamW(m) => AdamW { weight_decay: 0.0, ..m }.into(),
         Method::Kfac(m) => Kfac { weight_decay: 0.0, ..m }.into(),
+        Method::Shampoo(m) => Shampoo { weight_decay: WeightDecay::Decoupled(0.0), ..m }.into(),
     }
 }
 
@@ -77,11 +79,12 @@ fn trials_equal_single_runs(ctx: &Context) -> Outcome {
     let rates = [0.01, 0.02, 0.05];
     let dampings = [1e-3, 1e-2, 1e-1];
     let staggered = Kfac { precondition_every: 3, statistics_every: 2, ..Kfac::default() };
-    for method in methods().into_iter().chain([staggered.into()]) {
-        let kfac = matches!(method, Method::Kfac(_));
+    let slow = Shampoo { precondition_every: 3, statistics_every: 2, block_size: 4, graft: Graft::Sgd, ..Shampoo::default() };
+    for method in methods().into_iter().chain([staggered.into(), slow.into()]) {
+        let damped = matches!(method, Method::Kfac(_) | Method::Shampoo(_));
         let group = |layers: &[Layer], trials: std::ops::Range<usize>| {
             let group = Group::new(method).learning_rates(&rates[trials.clone()]);
-            let group = if kfac { group.dampings(&dampings[trials]) } else { group };
+            let group = if damped { group.dampings(&dampings[trials]) } else { group };
             layers.iter().enumerate().fold(group, |g, (i, l)| g.parameter(l.parameter(&format!("layer{i}"))))
         };
         let all = Layer::stack(ctx, 2, 3, 6, 9, 40)?;
@@ -293,6 +296,16 @@ fn state_size(ctx: &Context) -> Outcome {
             Method::Sgd(m) => (if m.momentum > 0.0 { weight } else { 0 }, 0, 0),
             Method::Adam(_) | Method::AdamW(_) => (2 * weight, 0, 0),
             Method::Kfac(_) => (weight, factors, factors),
+            Method::Shampoo(m) => {
+                let second = matches!(m.graft, Graft::Adagrad { .. } | Graft::RmsProp { .. } | Graft::Adam { .. });
+                let moments = [m.beta1 > 0.0, m.momentum > 0.0, second].map(u64::from).iter().sum::<u64>();
+                // Each block has a matrix for each of its sides.
+                let cut = |n: usize| (0..n).step_by(m.block_size).map(|i| m.block_size.min(n - i)).collect::<Vec<_>>();
+                let (rows, cols) = (cut(out), cut(inn + 1));
+                let square = |sides: &[usize]| sides.iter().map(|n| n * n).sum::<usize>();
+                let blocks = 4 * (trials * (square(&rows) * cols.len() + square(&cols) * rows.len())) as u64;
+                (moments * weight, blocks, blocks)
+            }
         };
         ensure((bytes.moments, bytes.statistics, bytes.roots) == want, || format!("{method:?}: {bytes:?}, documented {want:?}"))?;
     }

@@ -1,6 +1,6 @@
 //! Layers with weights, gradients and taps, filled from seeds: what every test here steps.
 
-use layerwise::optim::{Adam, AdamW, Group, Kfac, Method, Optimizer, Parameter, Sgd};
+use layerwise::optim::{Accumulation, Adam, AdamW, Graft, Group, Kfac, Method, Optimizer, Parameter, Sgd, Shampoo, WeightDecay};
 use layerwise::{Context, Shape, Tensor};
 use libtest_mimic::Failed;
 
@@ -81,6 +81,16 @@ pub(crate) fn methods() -> Vec<Method> {
         Adam { learning_rate: 0.01, weight_decay: 0.02, ..Adam::default() }.into(),
         AdamW { learning_rate: 0.01, ..AdamW::default() }.into(),
         kfac.into(),
+        Shampoo { learning_rate: 0.1, momentum: 0.5, nesterov: true, weight_decay: WeightDecay::Decoupled(0.02), ..Shampoo::default() }
+            .into(),
+        Shampoo {
+            accumulation: Accumulation::Ema { beta2: 0.9 },
+            graft: Graft::Adam { beta2: 0.99, epsilon: 1e-8 },
+            weight_decay: WeightDecay::L2(0.02),
+            block_size: 4,
+            ..Shampoo::default()
+        }
+        .into(),
     ]
 }
 
