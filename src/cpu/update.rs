@@ -30,7 +30,13 @@ pub(super) fn sgd_update(op: &SgdUpdate, memory: &mut Memory<'_>) {
         let m_view = op.m.unwrap_or(op.w);
         for ((at, g), m_at) in positions(op.w).zip(g.iter(i)).zip(positions(m_view)) {
             // A scale of 0 is a refusal, also of a direction that overflowed.
-            let g = if scale == 0.0 { 0.0 } else { scale * g } + decay * w_item[at];
+            let mut g = if scale == 0.0 { 0.0 } else { scale * g };
+            let mut weight = w_item[at];
+            if op.decoupled {
+                weight *= 1.0 - rate * decay;
+            } else {
+                g += decay * weight;
+            }
             let direction = match &mut m_item {
                 None => g,
                 Some(m) => {
@@ -39,7 +45,7 @@ pub(super) fn sgd_update(op: &SgdUpdate, memory: &mut Memory<'_>) {
                     if op.nesterov { g + momentum * b } else { b }
                 }
             };
-            w_item[at] -= rate * direction;
+            w_item[at] = weight - rate * direction;
         }
     }
     drop(m_items);

@@ -107,6 +107,7 @@ fn add_group(
         Method::Adam(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::AdamW(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::Kfac(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
+        Method::Muon(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
     };
     for k in kept {
         let tensor = if k.identity {
@@ -158,6 +159,7 @@ fn block_row(group: &Group, trial: usize) -> Row {
         Method::Adam(m) => m.fill(&mut row),
         Method::AdamW(m) => m.fill(&mut row),
         Method::Kfac(m) => m.fill(&mut row),
+        Method::Muon(m) => m.fill(&mut row),
     }
     row
 }

@@ -2,6 +2,7 @@
 
 use super::adam::{Adam, AdamW};
 use super::kfac::Kfac;
+use super::muon::Muon;
 use super::sgd::Sgd;
 use crate::error::{Error, Result};
 use crate::plan::block;
@@ -20,6 +21,8 @@ pub enum Method {
     AdamW(AdamW),
     /// Kronecker-factored curvature.
     Kfac(Kfac),
+    /// Orthogonalised momentum.
+    Muon(Muon),
 }
 
 macro_rules! from {
@@ -31,7 +34,7 @@ macro_rules! from {
         })*
     };
 }
-from!(Sgd, Adam, AdamW, Kfac);
+from!(Sgd, Adam, AdamW, Kfac, Muon);
 
 /// Rounds a setting to what the device computes with.
 #[allow(clippy::cast_possible_truncation, reason = "settings are f64 for the user's sake; the device has f32")]

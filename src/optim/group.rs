@@ -202,7 +202,11 @@ impl Group {
                 Method::Adam(m) => m.validate()?,
                 Method::AdamW(m) => m.validate()?,
                 Method::Kfac(m) => m.validate()?,
+                Method::Muon(m) => m.validate()?,
             }
+        }
+        if let Method::Muon(m) = &self.method {
+            self.parameters.iter().try_for_each(|p| m.check_weight(&p.name, p.weight.shape()))?;
         }
         Ok(trials)
     }
@@ -215,6 +219,7 @@ impl Group {
             Method::Adam(m) => &mut m.learning_rate,
             Method::AdamW(m) => &mut m.learning_rate,
             Method::Kfac(m) => &mut m.learning_rate,
+            Method::Muon(m) => &mut m.learning_rate,
         };
         let given = |list: &Option<Vec<f64>>| list.as_ref().and_then(|l| l.get(trial).copied());
         *rate = given(&self.learning_rates).unwrap_or(*rate);

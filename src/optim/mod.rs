@@ -1,6 +1,6 @@
 //! Optimizers: what a step does to weights, given gradients.
 //!
-//! A config struct per published method ([`Sgd`], [`Adam`], [`AdamW`], [`Kfac`]) says *what*, a [`Group`] says for which [`Parameter`]s and with which
+//! A config struct per published method ([`Sgd`], [`Adam`], [`AdamW`], [`Muon`], [`Kfac`]) says *what*, a [`Group`] says for which [`Parameter`]s and with which
 //! [`LearningRateSchedule`], and an [`Optimizer`] is all groups recorded into one plan. A step has beats: `begin` (look for non-finite gradients, advance
 //! the clocks), `accumulate` (statistics), `refresh` (roots of the statistics, bucket by bucket), `apply` (direction, clip, momentum, decay, update). A
 //! [`Schedule`] says which of them run at a step.
@@ -46,6 +46,7 @@ mod group;
 mod health;
 mod kfac;
 mod learning_rate;
+mod muon;
 mod optimizer;
 mod schedule;
 mod sgd;
@@ -58,6 +59,7 @@ pub use group::{Group, Parameter, Taps};
 pub use health::{Health, ParameterHealth, TrialHealth};
 pub use kfac::{DampingSplit, Kfac, OutputGradients, StatisticsStart};
 pub use learning_rate::LearningRateSchedule;
+pub use muon::{Accumulation, Muon, MuonScale};
 pub use optimizer::{MemoryReport, Optimizer};
 pub use schedule::{Beat, Schedule};
 pub use sgd::Sgd;

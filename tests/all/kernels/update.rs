@@ -144,7 +144,7 @@ fn zero_scale(context: &Context) -> Outcome {
     let scale = s.scalars("g_scale", &[0.0, 0.0])?;
     let block = s.updated("block", &rows(2, &[]), Layout::Dense)?;
     s.recorder.record(Advance { block: block.view, clock: Clock::Step })?;
-    s.recorder.record(SgdUpdate { w: w.view, g: g.view, m: None, g_scale: Some(scale.view), nesterov: false, block: block.view })?;
+    s.recorder.record(SgdUpdate { w: w.view, g: g.view, m: None, g_scale: Some(scale.view), nesterov: false, decoupled: false, block: block.view })?;
     let kept = |i: usize| {
         let get = |column: u32| block.items[i].data[column as usize];
         w.items[i].map(|w| w * (1.0 - get(block::LEARNING_RATE) * get(block::WEIGHT_DECAY)))
