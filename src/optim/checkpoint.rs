@@ -8,6 +8,7 @@ use safetensors::tensor::{Dtype, SafeTensors, View};
 
 use super::config::Method;
 use super::kfac::{OutputGradients, StatisticsStart};
+use super::muon::Accumulation;
 use super::optimizer::{Optimizer, StateTensor};
 use crate::error::{Error, Result};
 use crate::plan::block;
@@ -79,14 +80,16 @@ impl Optimizer {
     /// `[trials, rows, cols]`:
     /// ```text
     /// P.block                                         [trials, 1, 32]     columns of plan::block; health, counters, bias corrections
-    /// P.momentum                                      [trials, out, in]   Sgd and Kfac with momentum
+    /// P.momentum                                      [trials, out, in]   Muon; Sgd and Kfac with momentum
+    /// P.neurons                                       [trials, out, 1]    Muon with neuron_decay
     /// P.first_moment, P.second_moment                 [trials, out, in]   Adam, AdamW
     /// P.left_statistics, P.left_inverse               [trials, out, out]  Kfac
     /// P.right_statistics, P.right_inverse             [trials, in, in]    Kfac; in counts the bias column
     /// __metadata__: format     "layerwise optimizer state"
     ///               version    "1"
     ///               steps      steps of the optimizer, which fix the cadence of statistics and refreshes
-    ///               method.P   Sgd, Adam, AdamW, or Kfac(start of its statistics, scale of its output gradients)
+    ///               method.P   Sgd, Adam, AdamW, Muon(accumulation), or Kfac(start of its statistics, scale of its output
+    ///                          gradients)
     ///               checksum   of all names, shapes and bits: finds damage, does not stop a forger
     /// ```
     /// *Weights are not in it*: they are the caller's, to be saved beside it. Call this between steps, when everything recorded has been submitted.
@@ -311,6 +314,10 @@ fn kind(method: &Method) -> String {
         Method::Sgd(_) => "Sgd".into(),
         Method::Adam(_) => "Adam".into(),
         Method::AdamW(_) => "AdamW".into(),
+        Method::Muon(m) => match m.accumulation {
+            Accumulation::Ema => "Muon(Ema)".into(),
+            Accumulation::Sum => "Muon(Sum)".into(),
+        },
         Method::Kfac(m) => {
             let start = match m.statistics_start {
                 StatisticsStart::Identity => "Identity",

@@ -159,7 +159,8 @@ impl Muon {
             direction = r.scratch(format!("{}.look_ahead", stack.name), shape)?;
             r.record(mix(direction))?;
         }
-        let options = PolarOptions { coefficients: self.newton_schulz, steps: self.steps, epsilon: self.epsilon, ..PolarOptions::default() };
+        let options =
+            PolarOptions { coefficients: self.newton_schulz, steps: self.steps, epsilon: self.epsilon, ..PolarOptions::default() };
         direction = polar(r, direction, &options)?;
 
         // A refused gradient makes a direction that means nothing: not a failure of the iteration.

@@ -1,8 +1,9 @@
-//! Whole trajectories against the reference implementations' (PyTorch, kfac-pytorch) and against float64 ones.
+//! Whole trajectories against the reference implementations' (PyTorch, kfac-pytorch, KellerJordan/Muon) and against float64 ones.
 //!
 //! `tests/golden/` holds what they computed, and in its manifest how far an independent f32 implementation may be from it (`suggested_atol`).
 
-use layerwise::optim::{Adam, AdamW, DampingSplit, Group, Kfac, Method, Optimizer, OutputGradients, Parameter, Sgd, StatisticsStart};
+use layerwise::linalg::NewtonSchulz;
+use layerwise::optim::{Adam, AdamW, DampingSplit, Group, Kfac, Method, Muon, Optimizer, OutputGradients, Parameter, Sgd, StatisticsStart};
 use layerwise::{Context, Shape, Tensor};
 use libtest_mimic::Failed;
 use safetensors::{Dtype, SafeTensors};
@@ -66,8 +67,8 @@ fn upload(ctx: &Context, m: &Mat) -> Result<Tensor, Failed> {
     Ok(ctx.upload(Shape::matrix(m.rows, m.cols), &narrow(m))?)
 }
 
-/// One of PyTorch's optimizers on stored gradients: every stored step.
-fn torch(ctx: &Context, name: &str, method: Method) -> Outcome {
+/// An optimizer on stored gradients: every stored step.
+fn trajectory(ctx: &Context, name: &str, method: Method) -> Outcome {
     for (shape, rows, cols) in [("7x5", 7, 5), ("64x32", 64, 32), ("1x17", 1, 17)] {
         let inputs = File::open(&format!("inputs/{shape}.safetensors"))?;
         let wanted = File::open(&format!("{name}/{shape}.safetensors"))?;
@@ -179,7 +180,7 @@ fn kfac_numpy(ctx: &Context, name: &str, kfac: Kfac) -> Outcome {
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    let torch_case = |name: &'static str, method: Method| case(format!("golden::{name}"), move |ctx| torch(ctx, name, method));
+    let trajectory_case = |name: &'static str, method: Method| case(format!("golden::{name}"), move |ctx| trajectory(ctx, name, method));
     let momentum = Sgd { learning_rate: 0.05, momentum: 0.9, weight_decay: 0.01, ..Sgd::default() };
     let adamw = AdamW { learning_rate: 0.01, beta2: 0.95, weight_decay: 0.1, ..AdamW::default() };
     let pi = Kfac {
@@ -191,12 +192,17 @@ pub(crate) fn cases() -> Vec<Case> {
         kl_clip: None,
         ..Kfac::default()
     };
+    let muon = Muon { weight_decay: 0.1, ..Muon::default() };
     vec![
-        torch_case("torch_sgd_plain", Sgd { learning_rate: 0.1, ..Sgd::default() }.into()),
-        torch_case("torch_sgd_momentum_wd", momentum.into()),
-        torch_case("torch_sgd_nesterov", Sgd { nesterov: true, ..momentum }.into()),
-        torch_case("torch_adam", Adam { learning_rate: 0.01, ..Adam::default() }.into()),
-        torch_case("torch_adamw", adamw.into()),
+        trajectory_case("torch_sgd_plain", Sgd { learning_rate: 0.1, ..Sgd::default() }.into()),
+        trajectory_case("torch_sgd_momentum_wd", momentum.into()),
+        trajectory_case("torch_sgd_nesterov", Sgd { nesterov: true, ..momentum }.into()),
+        trajectory_case("torch_adam", Adam { learning_rate: 0.01, ..Adam::default() }.into()),
+        trajectory_case("torch_adamw", adamw.into()),
+        trajectory_case("numpy_f64_muon_ns5_keller", muon.into()),
+        trajectory_case("numpy_f64_muon_polar_express5", Muon { newton_schulz: NewtonSchulz::PolarExpress5, ..muon }.into()),
+        trajectory_case("torch_muon_default", muon.into()),
+        trajectory_case("keller_muon_default", Muon::default().into()),
         case("golden::kfac_pytorch_inverse", kfac_pytorch),
         case("golden::kfac_numpy_plain", |ctx| {
             kfac_numpy(ctx, "kfac_numpy_plain_inverse_like_kfac_pytorch", Kfac { damping: 0.003, ..Kfac::default() })

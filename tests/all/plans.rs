@@ -147,7 +147,7 @@ fn random(out: Value, keys: Value, step: Value) -> Op {
 }
 
 fn sgd(w: Value, g: Value, m: Option<Value>, block: Value) -> Op {
-    SgdUpdate { w, g, m, g_scale: None, nesterov: false, block }.into()
+    SgdUpdate { w, g, m, g_scale: None, nesterov: false, decoupled: false, block }.into()
 }
 
 /// Each refusal is `Error::Shape`, names the operation and what is wrong, and leaves nothing behind.

@@ -1,6 +1,6 @@
 //! What `build` refuses, and that it says why.
 
-use layerwise::optim::{Adam, AdamW, Group, Kfac, LearningRateSchedule, Method, Optimizer, Parameter, Sgd};
+use layerwise::optim::{Adam, AdamW, Group, Kfac, LearningRateSchedule, Method, Muon, Optimizer, Parameter, Sgd};
 use layerwise::{Context, ElementType, Error, Shape};
 
 use super::rig::{Layer, ensure, optimizer, single};
@@ -43,6 +43,15 @@ fn fields(ctx: &Context) -> Outcome {
     refuse!([0], Kfac, statistics_every);
     refuse!([0], Kfac, precondition_every);
     refuse!(negative, Kfac, weight_decay);
+    refuse!(negative, Muon, learning_rate);
+    refuse!(not_decay, Muon, momentum);
+    refuse!(negative, Muon, weight_decay);
+    refuse!(negative, Muon, epsilon);
+    refuse!([Some(0), Some(101)], Muon, steps);
+    refuse!([Some(0)], Muon, fan_out);
+    refuse!([Some(0)], Muon, fan_in);
+    refuse!([0], Muon, heads);
+    refuse!(not_decay.map(Some), Muon, neuron_decay);
     for (name, method) in bad {
         match Optimizer::builder(ctx).group(single(method, &layer)).build() {
             Err(Error::Config { field, .. }) if field == name => {}
@@ -150,7 +159,10 @@ fn defaults() -> Outcome {
     ensure((adam.weight_decay, adamw.weight_decay) == (0.0, 0.01), || format!("{adamw:?}"))?;
     ensure((adamw.learning_rate, adamw.beta1, adamw.beta2, adamw.epsilon) == (1e-3, 0.9, 0.999, 1e-8), || format!("{adamw:?}"))?;
     let kfac_pytorch = (kfac.learning_rate, kfac.damping, kfac.decay, kfac.kl_clip) == (0.1, 1e-3, 0.95, Some(1e-3));
-    ensure(kfac_pytorch && (kfac.statistics_every, kfac.precondition_every, kfac.start_step) == (1, 1, 0), || format!("{kfac:?}"))
+    ensure(kfac_pytorch && (kfac.statistics_every, kfac.precondition_every, kfac.start_step) == (1, 1, 0), || format!("{kfac:?}"))?;
+    let muon = Muon::default();
+    let keller = (muon.learning_rate, muon.momentum, muon.weight_decay, muon.epsilon, muon.nesterov) == (0.02, 0.95, 0.0, 1e-7, true);
+    ensure(keller, || format!("{muon:?}"))
 }
 
 pub(crate) fn cases() -> Vec<Case> {

@@ -1,6 +1,6 @@
 //! Laws that hold for every method.
 
-use layerwise::optim::{Adam, AdamW, Group, Kfac, LearningRateSchedule, Method, Optimizer, Parameter, Sgd};
+use layerwise::optim::{Adam, AdamW, Group, Kfac, LearningRateSchedule, Method, Muon, Optimizer, Parameter, Sgd};
 use layerwise::{Context, Shape};
 use libtest_mimic::Failed;
 
@@ -13,8 +13,9 @@ fn zero_gradient(ctx: &Context) -> Outcome {
     let sgd = Sgd { learning_rate: 0.1, weight_decay: 0.2, ..Sgd::default() };
     let kfac = Kfac { learning_rate: 0.1, weight_decay: 0.2, momentum: 0.0, ..Kfac::default() };
     let adamw = AdamW { learning_rate: 0.1, weight_decay: 0.2, ..AdamW::default() };
+    let muon = Muon { learning_rate: 0.1, weight_decay: 0.2, ..Muon::default() };
     let still = methods().into_iter().map(|m| (without_decay(m), 1.0));
-    let decaying = [Method::from(sgd), kfac.into(), adamw.into()].map(|m| (m, 1.0 - 0.1 * 0.2));
+    let decaying = [Method::from(sgd), kfac.into(), adamw.into(), muon.into()].map(|m| (m, 1.0 - 0.1 * 0.2));
     for (method, factor) in still.chain(decaying) {
         let layer = Layer::new(ctx, 2, 5, 7, 3)?;
         let start = layer.weight.read()?;
@@ -57,6 +58,7 @@ fn without_decay(method: Method) -> Method {
         Method::Adam(m) => Adam { weight_decay: 0.0, ..m }.into(),
         Method::AdamW(m) => AdamW { weight_decay: 0.0, ..m }.into(),
         Method::Kfac(m) => Kfac { weight_decay: 0.0, ..m }.into(),
+        Method::Muon(m) => Muon { weight_decay: 0.0, ..m }.into(),
     }
 }
 
@@ -272,6 +274,7 @@ fn state_size(ctx: &Context) -> Outcome {
             Method::Sgd(m) => (if m.momentum > 0.0 { weight } else { 0 }, 0, 0),
             Method::Adam(_) | Method::AdamW(_) => (2 * weight, 0, 0),
             Method::Kfac(_) => (weight, factors, factors),
+            Method::Muon(m) => (weight + m.neuron_decay.map_or(0, |_| 4 * (trials * out) as u64), 0, 0),
         };
         ensure((bytes.moments, bytes.statistics, bytes.roots) == want, || format!("{method:?}: {bytes:?}, documented {want:?}"))?;
     }

@@ -7,13 +7,14 @@ mod config;
 mod embed;
 mod kfac;
 mod laws;
+mod muon;
 mod rig;
 
 use crate::case::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
     #[allow(unused_mut, reason = "feature checkpoint adds cases")]
-    let mut cases = vec![config::cases(), laws::cases(), kfac::cases(), cadence::cases(), embed::cases()];
+    let mut cases = vec![config::cases(), laws::cases(), kfac::cases(), muon::cases(), cadence::cases(), embed::cases()];
     #[cfg(feature = "checkpoint")]
     cases.push(checkpoint::cases());
     cases.into_iter().flatten().collect()

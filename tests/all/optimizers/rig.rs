@@ -1,6 +1,6 @@
 //! Layers with weights, gradients and taps, filled from seeds: what every test here steps.
 
-use layerwise::optim::{Adam, AdamW, Group, Kfac, Method, Optimizer, Parameter, Sgd};
+use layerwise::optim::{Accumulation, Adam, AdamW, Group, Kfac, Method, Muon, MuonScale, Optimizer, Parameter, Sgd};
 use layerwise::{Context, Shape, Tensor};
 use libtest_mimic::Failed;
 
@@ -74,6 +74,7 @@ pub(crate) fn single(method: impl Into<Method>, layer: &Layer) -> Group {
 pub(crate) fn methods() -> Vec<Method> {
     let sgd = Sgd { learning_rate: 0.05, momentum: 0.9, dampening: 0.3, weight_decay: 0.02, ..Sgd::default() };
     let kfac = Kfac { learning_rate: 0.02, damping: 0.01, kl_clip: Some(0.01), weight_decay: 0.02, ..Kfac::default() };
+    let muon = Muon { learning_rate: 0.08, weight_decay: 0.02, ..Muon::default() };
     vec![
         Sgd { learning_rate: 0.05, ..Sgd::default() }.into(),
         sgd.into(),
@@ -81,6 +82,8 @@ pub(crate) fn methods() -> Vec<Method> {
         Adam { learning_rate: 0.01, weight_decay: 0.02, ..Adam::default() }.into(),
         AdamW { learning_rate: 0.01, ..AdamW::default() }.into(),
         kfac.into(),
+        muon.into(),
+        Muon { nesterov: false, neuron_decay: Some(0.9), accumulation: Accumulation::Sum, scale: MuonScale::MatchRmsAdamW, ..muon }.into(),
     ]
 }
 
