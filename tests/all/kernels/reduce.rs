@@ -54,6 +54,7 @@ fn reduce(context: &Context, seed: usize, shape: [usize; 3], kind: ReduceKind, l
             ReduceKind::Dot => x.data.iter().zip(&y.data).map(|(x, y)| x * y).collect(),
             ReduceKind::Trace => (0..x.rows).map(|i| x[(i, i)]).collect(),
             ReduceKind::MaxAbs => vec![x.data.iter().fold(0.0, |m: f64, x| m.max(x.abs()))],
+            ReduceKind::IdentityGap => vec![x.plus(-1.0, &Mat::identity(x.rows)).data.iter().fold(0.0, |m: f64, x| m.max(x.abs()))],
         }
     };
     let want: Vec<Mat> = (0..shape[0]).map(|b| scalar(-0.25 * terms(b).iter().sum::<f64>())).collect();
