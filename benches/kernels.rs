@@ -106,7 +106,7 @@ fn updates() -> Vec<(String, Plan)> {
         let rows = [batch, 1, WIDTH];
         let sgd = plan_of(|r| {
             let (w, g, m, block) = (r.value("w", shape), r.value("g", shape), r.value("m_w", shape), r.value("block", rows));
-            SgdUpdate { w, g, m: Some(m), g_scale: None, nesterov: false, block }
+            SgdUpdate { w, g, m: Some(m), g_scale: None, nesterov: false, decoupled: false, block }
         });
         let adam = plan_of(|r| {
             let (w, g, m, v) = (r.value("w", shape), r.value("g", shape), r.value("m_w", shape), r.value("v_w", shape));

@@ -9,6 +9,8 @@
 //! f64 eigendecomposition of the rounded matrix, eigenvalues clamped at 0. The contract is a relative Frobenius error of at most `4 u kappa / p`, and no less
 //! than a few roundings.
 
+#![allow(clippy::print_stdout, reason = "a program for a terminal")]
+
 use std::error::Error;
 use std::path::PathBuf;
 

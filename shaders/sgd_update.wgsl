@@ -1,5 +1,5 @@
 // g <- g_scale g + decay w; m <- momentum m + (1 - dampening) g (first step: g); w <- w - lr (m, or g + momentum m)
-// w, g, m [m, n] any strides, g_scale [1, 1], block [1, WIDTH] per item. n.y bits: 1 g_scale, 2 momentum, 4 Nesterov.
+// w, g, m [m, n] any strides, g_scale [1, 1], block [1, WIDTH] per item. n.y bits: 1 g_scale, 2 momentum, 4 Nesterov, 8 decoupled decay.
 // One invocation an element; elements of all items in one flat index, strided over the grid.
 // Preconditions: w and m are buffers of their own (m is w where there is no momentum). Items with gate 0 are left alone.
 // Source: torch.optim.SGD.
@@ -12,6 +12,7 @@ const GATE: u32 = 24u;
 const HAS_SCALE: u32 = 1u;
 const HAS_MOMENTUM: u32 = 2u;
 const NESTEROV: u32 = 4u;
+const DECOUPLED: u32 = 8u;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
 struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 
@@ -43,7 +44,14 @@ fn sgd_update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgro
             // A scale of 0 is a refusal, also of a direction that overflowed.
             gradient = select(scale * gradient, 0.0, scale == 0.0);
         }
-        gradient += block[row + WEIGHT_DECAY] * w[at];
+        let rate = block[row + CURRENT_RATE];
+        let decay = block[row + WEIGHT_DECAY];
+        var weight = w[at];
+        if ((p.n.y & DECOUPLED) != 0u) {
+            weight *= 1.0 - rate * decay;
+        } else {
+            gradient += decay * weight;
+        }
         var direction = gradient;
         if ((p.n.y & HAS_MOMENTUM) != 0u) {
             let m_at = item_offset(3u, item) + r * p.views[3].row + c * p.views[3].col;
@@ -52,6 +60,6 @@ fn sgd_update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgro
             m[m_at] = direction;
             if ((p.n.y & NESTEROV) != 0u) { direction = gradient + momentum * direction; }
         }
-        w[at] -= block[row + CURRENT_RATE] * direction;
+        w[at] = weight - rate * direction;
     }
 }

@@ -18,23 +18,31 @@ struct Sgd {
     scale: f32,
     first: bool,
     nesterov: bool,
+    decoupled: bool,
 }
 
 impl Sgd {
     #[inline(always)]
-    fn decayed(self, w: f32, g: f32) -> f32 {
+    fn decayed(self, w: &mut f32, g: f32) -> f32 {
         // A scale of 0 is a refusal, also of a direction that overflowed.
-        (if self.scale == 0.0 { 0.0 } else { self.scale * g }) + self.decay * w
+        let g = if self.scale == 0.0 { 0.0 } else { self.scale * g };
+        if self.decoupled {
+            *w *= 1.0 - self.rate * self.decay;
+            g
+        } else {
+            g + self.decay * *w
+        }
     }
 
     #[inline(always)]
     fn plain(self, w: &mut f32, g: f32) {
-        *w -= self.rate * self.decayed(*w, g);
+        let g = self.decayed(w, g);
+        *w -= self.rate * g;
     }
 
     #[inline(always)]
     fn with_momentum(self, w: &mut f32, m: &mut f32, g: f32) {
-        let g = self.decayed(*w, g);
+        let g = self.decayed(w, g);
         *m = if self.first { g } else { self.momentum * *m + self.fresh * g };
         *w -= self.rate * if self.nesterov { g + self.momentum * *m } else { *m };
     }
@@ -137,6 +145,7 @@ pub(super) fn sgd_update(op: &SgdUpdate, memory: &mut Memory<'_>) {
             scale: g_scale.map_or(1.0, |s| s.scalar(i, 0)),
             first,
             nesterov: op.nesterov,
+            decoupled: op.decoupled,
         };
         (row(GATE) != 0.0).then_some(coefficients)
     };
@@ -223,10 +232,13 @@ pub(super) fn graft_direction(op: &GraftDirection, memory: &mut Memory<'_>) {
         }
         let (beta2, new, epsilon) = (row(BETA2), row(ONE_MINUS_BETA2), row(EPSILON));
         let correction = if op.corrected { row(WEIGHT2) } else { 1.0 };
-        for (((v_at, at), g), m) in positions(op.v).zip(positions(op.out)).zip(g.iter(i)).zip(m.iter(i)) {
-            let second = beta2 * v_item[v_at] + new * g * g;
-            v_item[v_at] = second;
-            out_item[at] = m / ((second / correction).sqrt() + epsilon);
+        let (g, m) = (g.item(i), m.item(i));
+        for r in 0..op.out.rows {
+            for k in 0..op.out.cols {
+                let (g, second) = (g[at(&op.g, r, k)], &mut v_item[at(&op.v, r, k)]);
+                *second = beta2 * *second + new * g * g;
+                out_item[at(&op.out, r, k)] = m[at(&op.m, r, k)] / ((*second / correction).sqrt() + epsilon);
+            }
         }
     }
     memory.put(v);

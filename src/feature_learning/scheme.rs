@@ -170,7 +170,7 @@ impl Scheme {
         for (layer, (w, g)) in gradients.into_iter().enumerate() {
             match self.moments.get(2 * layer..2 * layer + 2) {
                 Some(&[m, v]) => r.record(AdamUpdate { w, g, m, v, decoupled: false, block })?,
-                _ => r.record(SgdUpdate { w, g, m: None, g_scale: None, nesterov: false, block })?,
+                _ => r.record(SgdUpdate { w, g, m: None, g_scale: None, nesterov: false, decoupled: false, block })?,
             }
         }
         Ok(())
@@ -242,7 +242,7 @@ impl Scheme {
     fn step(&self, r: &mut Recorder, w: Value, direction: Value, block: Value) -> Result<()> {
         r.record(CheckFinite { x: direction, flag: column(block, FLAG)? })?;
         r.record(Advance { block, clock: Clock::Step })?;
-        r.record(SgdUpdate { w, g: direction, m: None, g_scale: None, nesterov: false, block })
+        r.record(SgdUpdate { w, g: direction, m: None, g_scale: None, nesterov: false, decoupled: false, block })
     }
 
     /// Counts a step whose head or representation was refused.

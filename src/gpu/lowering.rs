@@ -251,7 +251,7 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
             b.flat(&NORM_RATIO, 64, batch, &[op.donor, Some(op.own), Some(op.out)], &[], n);
         }
         Op::SgdUpdate(op) => {
-            let n = flags(&[(op.g_scale.is_some(), 1), (op.m.is_some(), 2), (op.nesterov, 4)]);
+            let n = flags(&[(op.g_scale.is_some(), 1), (op.m.is_some(), 2), (op.nesterov, 4), (op.decoupled, 8)]);
             let values = [Some(op.g), op.g_scale, Some(op.block), op.m, Some(op.w)];
             b.flat(&SGD_UPDATE, 256, batch * op.w.rows * op.w.cols, &values, &[], [n, 0, 0]);
         }

@@ -5,7 +5,7 @@ use crate::plan::{Axpby, Coef, Convert, Gemm, KronFactor, Recorder, ReduceKind, 
 use crate::tensor::{ElementType, Shape};
 
 /// Triples `(a, b, c)` of `X <- a X + (b A + c A^2) X`, `A = X X^T`; the last one repeats where more steps are asked for.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum NewtonSchulz {
     /// (3.4445, -4.7750, 2.0315), 5 steps: singular values to about \[0.68, 1.13\]. KellerJordan/Muon.
     #[default]
@@ -18,8 +18,8 @@ pub enum NewtonSchulz {
     PolarExpress8,
     /// Five triples of Grishina, Smirnov and Rakhuba 2025.
     Cans,
-    /// Any list but the empty one.
-    Custom(Vec<[f64; 3]>),
+    /// Any list but the empty one (`Vec::leak` makes one at run time).
+    Custom(&'static [[f64; 3]]),
 }
 
 const KELLER: [f64; 3] = [3.4445, -4.7750, 2.0315];
@@ -64,13 +64,13 @@ impl NewtonSchulz {
                 (folded.chain([SAFE]).collect(), 1.0)
             }
             NewtonSchulz::Cans => (CANS.to_vec(), 1.0),
-            NewtonSchulz::Custom(list) => (list.clone(), 1.0),
+            NewtonSchulz::Custom(list) => (list.to_vec(), 1.0),
         }
     }
 }
 
 /// Options of [`polar`]. The default is Muon's.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PolarOptions {
     /// Default: [`NewtonSchulz::Keller`].
     pub coefficients: NewtonSchulz,
@@ -80,6 +80,8 @@ pub struct PolarOptions {
     pub safe_steps: usize,
     /// Operands rounded to f16, sums in f32: error about 2e-3 to 3e-2 instead of 1e-6 to 1e-5. Default: off.
     pub half: bool,
+    /// Added to the norm, at least 0: a matrix far below it becomes 0. Default: 0, no matrix is too small.
+    pub epsilon: f64,
 }
 
 impl PolarOptions {
@@ -91,7 +93,7 @@ impl PolarOptions {
 
 /// The orthogonal polar factor of each item, `U V^T` of its singular value decomposition, as closely as the coefficients give it; same shape as `x`.
 ///
-/// The matrix is divided by its largest element and then by its Frobenius norm, so that no square over- or underflows; it is zero where `x` is, NaN where `x`
+/// The matrix is divided by its largest element and then by its Frobenius norm (plus `epsilon`), so that no square over- or underflows; it is zero where `x` is, NaN where `x`
 /// is not finite. Works on the smaller side, on a transposed view where that is the columns. `A` and `A^2` are symmetric and computed once (f32 operands).
 /// Singular values that are zero stay so. Costs `(2 m^2 n to 4 m^2 n) + 2 m^3` flops a step, m the smaller side.
 ///
@@ -105,7 +107,7 @@ impl PolarOptions {
 /// ```
 ///
 /// # Errors
-/// [`Error::Config`] for an empty or non-finite coefficient list, or more than 100 steps.
+/// [`Error::Config`] for an empty or non-finite coefficient list, more than 100 steps, or an `epsilon` that is negative or not finite.
 pub fn polar(r: &mut Recorder, x: Value, options: &PolarOptions) -> Result<Value> {
     if x.rows() > x.cols() {
         return Ok(polar(r, x.t(), options)?.t());
@@ -119,17 +121,26 @@ pub fn polar(r: &mut Recorder, x: Value, options: &PolarOptions) -> Result<Value
     if steps + options.safe_steps > 100 {
         return Err(refuse("steps", "at most 100 in all", (steps + options.safe_steps).to_string()));
     }
+    if !(options.epsilon >= 0.0 && narrow(options.epsilon).is_finite()) {
+        return Err(refuse("epsilon", "a finite number >= 0", options.epsilon.to_string()));
+    }
     let list = (0..steps).map(|i| triples[i.min(triples.len() - 1)]).chain(std::iter::repeat_n(SAFE, options.safe_steps));
 
     let batch = Recorder::batch_of(&[x]);
     let (m, n) = (x.rows(), x.cols());
     let size = r.reduce(ReduceKind::MaxAbs, 1.0, x)?;
-    let size = r.quotient(1.0, None, size, false)?;
+    let unit = r.quotient(1.0, None, size, false)?;
     let [first, second] = ["polar.x", "polar.next"].map(|name| r.scratch(name, Shape::new(batch, m, n)));
     let (mut from, mut to) = (first?, second?);
-    r.record(Axpby { alpha: Coef::column(0), block: Some(size), ..Axpby::copy(x, to) })?;
+    r.record(Axpby { alpha: Coef::column(0), block: Some(unit), ..Axpby::copy(x, to) })?;
     let norm = r.reduce(ReduceKind::SumSq, 1.0, to)?;
-    let norm = r.quotient(narrow(1.0 / margin), None, norm, true)?;
+    let norm = if options.epsilon == 0.0 {
+        r.quotient(narrow(1.0 / margin), None, norm, true)?
+    } else {
+        let norm = r.quotient(1.0, Some(norm), norm, true)?;
+        let norm = r.axpby(1.0, norm, narrow(options.epsilon), unit)?;
+        r.quotient(narrow(1.0 / margin), None, norm, false)?
+    };
     r.record(Axpby { alpha: Coef::column(0), block: Some(norm), ..Axpby::copy(to, from) })?;
 
     let gram = r.scratch("polar.gram", Shape::new(batch, m, m))?;

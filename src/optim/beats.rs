@@ -75,6 +75,11 @@ impl Keep<'_> {
         self.add(stack, name, stack.weight.shape(), Kind::Moment, false)
     }
 
+    /// A zeroed number a row of the weight, `[items, out, 1]`.
+    pub(crate) fn rows(&mut self, stack: &Stack, name: &str) -> Result<Value> {
+        self.add(stack, name, Shape { cols: 1, ..stack.weight.shape() }, Kind::Moment, false)
+    }
+
     /// `[items, n, n]`.
     pub(crate) fn square(&mut self, stack: &Stack, name: &str, n: usize, kind: Kind, identity: bool) -> Result<Value> {
         self.add(stack, name, Shape::new(stack.items(), n, n), kind, identity)

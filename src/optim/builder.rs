@@ -108,6 +108,7 @@ fn add_group(
         Method::AdamW(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::Shampoo(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::Kfac(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
+        Method::Muon(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
     };
     for k in kept {
         let tensor = if k.identity {
@@ -160,6 +161,7 @@ fn block_row(group: &Group, trial: usize) -> Row {
         Method::AdamW(m) => m.fill(&mut row),
         Method::Kfac(m) => m.fill(&mut row),
         Method::Shampoo(m) => m.fill(&mut row),
+        Method::Muon(m) => m.fill(&mut row),
     }
     row
 }

@@ -6,11 +6,10 @@ use std::ops::Range;
 
 use safetensors::tensor::{Dtype, SafeTensors, View};
 
-use super::config::Method;
+use super::config::{Accumulation, Method};
 use super::graft::Graft;
 use super::kfac::{OutputGradients, StatisticsStart};
 use super::optimizer::{Optimizer, StateTensor};
-use super::shampoo::Accumulation;
 use crate::error::{Error, Result};
 use crate::plan::block;
 use crate::tensor::Shape;
@@ -81,7 +80,8 @@ impl Optimizer {
     /// `[trials, rows, cols]`:
     /// ```text
     /// P.block                                         [trials, 1, 32]     columns of plan::block; health, counters, bias corrections
-    /// P.momentum                                      [trials, out, in]   Sgd, Kfac and Shampoo with momentum
+    /// P.momentum                                      [trials, out, in]   Muon; Sgd, Kfac and Shampoo with momentum
+    /// P.neurons                                       [trials, out, 1]    Muon with neuron_decay
     /// P.first_moment, P.second_moment                 [trials, out, in]   Adam, AdamW; Shampoo with beta1, with a graft that has one
     /// P.left_statistics, P.left_inverse               [trials, out, out]  Kfac
     /// P.right_statistics, P.right_inverse             [trials, in, in]    Kfac; in counts the bias column
@@ -90,7 +90,7 @@ impl Optimizer {
     /// __metadata__: format     "layerwise optimizer state"
     ///               version    "1"
     ///               steps      steps of the optimizer, which fix the cadence of statistics and refreshes
-    ///               method.P   Sgd, Adam, AdamW, Kfac(start of its statistics, scale of its output gradients),
+    ///               method.P   Sgd, Adam, AdamW, Muon(accumulation), Kfac(start of its statistics, scale of its output gradients),
     ///                          or Shampoo(accumulation, graft, root of matrices, root of vectors)
     ///               checksum   of all names, shapes and bits: finds damage, does not stop a forger
     /// ```
@@ -316,6 +316,10 @@ fn kind(method: &Method) -> String {
         Method::Sgd(_) => "Sgd".into(),
         Method::Adam(_) => "Adam".into(),
         Method::AdamW(_) => "AdamW".into(),
+        Method::Muon(m) => match m.accumulation {
+            Accumulation::Ema => "Muon(Ema)".into(),
+            Accumulation::Sum => "Muon(Sum)".into(),
+        },
         Method::Kfac(m) => {
             let start = match m.statistics_start {
                 StatisticsStart::Identity => "Identity",
@@ -331,7 +335,7 @@ fn kind(method: &Method) -> String {
         Method::Shampoo(m) => {
             let accumulation = match m.accumulation {
                 Accumulation::Sum => "Sum",
-                Accumulation::Ema { .. } => "Ema",
+                Accumulation::Ema => "Ema",
             };
             let graft = match m.graft {
                 Graft::None => "None",

@@ -2,6 +2,7 @@
 
 use super::adam::{Adam, AdamW};
 use super::kfac::Kfac;
+use super::muon::Muon;
 use super::sgd::Sgd;
 use super::shampoo::Shampoo;
 use crate::error::{Error, Result};
@@ -23,6 +24,8 @@ pub enum Method {
     Kfac(Kfac),
     /// Inverse roots of the gradient's second-moment matrices.
     Shampoo(Shampoo),
+    /// Orthogonalised momentum.
+    Muon(Muon),
 }
 
 macro_rules! from {
@@ -34,7 +37,17 @@ macro_rules! from {
         })*
     };
 }
-from!(Sgd, Adam, AdamW, Kfac, Shampoo);
+from!(Sgd, Adam, AdamW, Kfac, Shampoo, Muon);
+
+/// How past and new terms add up, in [`Muon`]'s momentum and in [`Shampoo`]'s statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Accumulation {
+    /// `s <- decay s + (1 - decay) x`.
+    #[default]
+    Ema,
+    /// [`Muon`]: `s <- decay s + x`; [`Shampoo`]: `s <- s + x`.
+    Sum,
+}
 
 /// Rounds a setting to what the device computes with.
 #[allow(clippy::cast_possible_truncation, reason = "settings are f64 for the user's sake; the device has f32")]

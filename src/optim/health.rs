@@ -25,7 +25,7 @@ pub struct TrialHealth {
     pub steps: u64,
     /// Gradients (or taps) refused because they were not finite, or above 1e18 in magnitude.
     pub skipped: u64,
-    /// Refreshes whose factorization failed.
+    /// Refreshes whose factorization failed; with [`Muon`](super::Muon), directions left out because they were not finite.
     pub failed_roots: u64,
     /// Current multiplier of the damping: 1, or more after failures (tenfold each, at most 1e8; a success takes a factor of ten back).
     pub ridge: f32,

@@ -227,7 +227,7 @@ impl Beats for Kfac {
 }
 
 fn update(r: &mut Recorder, stack: &Stack, state: &State, direction: Value, g_scale: Option<Value>) -> Result<()> {
-    r.record(SgdUpdate { w: stack.weight, g: direction, m: state.momentum, g_scale, nesterov: false, block: stack.block })
+    r.record(SgdUpdate { w: stack.weight, g: direction, m: state.momentum, g_scale, nesterov: false, decoupled: false, block: stack.block })
 }
 
 /// Running average of `x^T x / n` with the effective decay of this accumulation.

@@ -1,6 +1,6 @@
 //! Optimizers: what a step does to weights, given gradients.
 //!
-//! A config struct per published method ([`Sgd`], [`Adam`], [`AdamW`], [`Kfac`], [`Shampoo`]) says *what*, a [`Group`] says for which [`Parameter`]s and with which
+//! A config struct per published method ([`Sgd`], [`Adam`], [`AdamW`], [`Kfac`], [`Shampoo`], [`Muon`]) says *what*, a [`Group`] says for which [`Parameter`]s and with which
 //! [`LearningRateSchedule`], and an [`Optimizer`] is all groups recorded into one plan. A step has beats: `begin` (look for non-finite gradients, advance
 //! the clocks), `accumulate` (statistics), `refresh` (roots of the statistics, bucket by bucket), `apply` (direction, clip, momentum, decay, update). A
 //! [`Schedule`] says which of them run at a step.
@@ -47,6 +47,7 @@ mod group;
 mod health;
 mod kfac;
 mod learning_rate;
+mod muon;
 mod optimizer;
 mod schedule;
 mod sgd;
@@ -55,13 +56,14 @@ mod stack;
 
 pub use adam::{Adam, AdamW};
 pub use builder::Builder;
-pub use config::Method;
+pub use config::{Accumulation, Method};
 pub use graft::Graft;
 pub use group::{Group, Parameter, Taps};
 pub use health::{Health, ParameterHealth, TrialHealth};
 pub use kfac::{DampingSplit, Kfac, OutputGradients, StatisticsStart};
 pub use learning_rate::LearningRateSchedule;
+pub use muon::{Muon, MuonScale};
 pub use optimizer::{MemoryReport, Optimizer};
 pub use schedule::{Beat, Schedule};
 pub use sgd::Sgd;
-pub use shampoo::{Accumulation, EpsilonScale, Shampoo, WeightDecay};
+pub use shampoo::{EpsilonScale, Shampoo, WeightDecay};

@@ -70,6 +70,7 @@ impl Beats for Sgd {
                 m: *momentum,
                 g_scale: None,
                 nesterov: self.nesterov,
+                decoupled: false,
                 block: stack.block,
             })?;
         }

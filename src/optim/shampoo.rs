@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::beats::{Beats, Keep, Kind};
-use super::config::{Check, Row, put};
+use super::config::{Accumulation, Check, Row, put};
 use super::graft::Graft;
 use super::stack::Stack;
 use crate::error::Result;
@@ -12,18 +12,6 @@ use crate::plan::{
     Advance, Axpby, Clock, Coef, FactorDamping, Gemm, KronFactor, Recorder, ReduceKind, RootOutcome, SgdUpdate, Value, block,
 };
 use crate::tensor::Shape;
-
-/// How [`Shampoo`] gathers its statistics over time.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Accumulation {
-    /// `L <- L + G G^T` (the paper).
-    Sum,
-    /// `L <- beta2 L + (1 - beta2) G G^T`.
-    Ema {
-        /// In `[0, 1)`.
-        beta2: f64,
-    },
-}
 
 /// In which units [`Shampoo::epsilon`] counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,6 +69,8 @@ pub struct Shampoo {
     pub beta1: f64,
     /// Default [`Accumulation::Sum`] (the paper; facebookresearch/optimizers' `betas[1] = 1`).
     pub accumulation: Accumulation,
+    /// Decay of [`Accumulation::Ema`]'s statistics in `[0, 1)`; a sum ignores it. Default 0.999 (google-research/precondition).
+    pub beta2: f64,
     /// Divides both running averages by the sum of their weights. Default on (facebookresearch/optimizers).
     pub bias_correction: bool,
     /// Ridge on the (bias-corrected) statistics, positive. Default 1e-6 (google-research/precondition's `matrix_epsilon`).
@@ -117,6 +107,7 @@ impl Default for Shampoo {
             learning_rate: 1e-2,
             beta1: 0.9,
             accumulation: Accumulation::Sum,
+            beta2: 0.999,
             bias_correction: true,
             epsilon: 1e-6,
             epsilon_scale: EpsilonScale::Relative,
@@ -175,9 +166,7 @@ impl Beats for Shampoo {
         let check = Check("Shampoo");
         check.non_negative("learning_rate", self.learning_rate)?;
         check.decay("beta1", self.beta1)?;
-        if let Accumulation::Ema { beta2 } = self.accumulation {
-            check.decay("accumulation.beta2", beta2)?;
-        }
+        check.decay("beta2", self.beta2)?;
         check.positive("epsilon", self.epsilon)?;
         for (field, p) in [("matrix_root", self.matrix_root), ("vector_root", self.vector_root)] {
             check.that(field, (1..=8).contains(&p), p, "1 to 8")?;
@@ -198,7 +187,7 @@ impl Beats for Shampoo {
         put(row, block::ONE_MINUS_BETA1, 1.0 - self.beta1);
         put(row, block::DAMPING, self.epsilon);
         // Of a sum the mean is kept, and its weight is the number of terms.
-        let decay = if let Accumulation::Ema { beta2 } = self.accumulation { beta2 } else { 1.0 };
+        let decay = if self.accumulation == Accumulation::Ema { self.beta2 } else { 1.0 };
         put(row, block::DECAY, decay);
         match self.weight_decay {
             WeightDecay::L2(decay) => put(row, block::L2_DECAY, decay),
@@ -371,8 +360,8 @@ impl Shampoo {
         let weight = |scale: f32| Coef::Column { column: block::STATISTICS_WEIGHT, scale };
         let alpha = match self.accumulation {
             Accumulation::Sum => weight(1.0),
-            Accumulation::Ema { .. } if self.bias_correction => Coef::Const(1.0),
-            Accumulation::Ema { beta2 } => weight(super::config::narrow(1.0 - beta2)),
+            Accumulation::Ema if self.bias_correction => Coef::Const(1.0),
+            Accumulation::Ema => weight(super::config::narrow(1.0 - self.beta2)),
         };
         // Zero statistics have no largest eigenvalue: this keeps their root from counting as a failure.
         let gamma = Coef::Const(if self.epsilon_scale == EpsilonScale::Relative { 1e-36 } else { 0.0 });
@@ -390,6 +379,7 @@ impl Shampoo {
             m: state.momentum.map(of).transpose()?,
             g_scale,
             nesterov: self.nesterov,
+            decoupled: false,
             block: stack.block,
         })
     }

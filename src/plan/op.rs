@@ -291,7 +291,7 @@ pub struct KlClip {
     pub out: Value,
 }
 
-/// SGD's fused tail (PyTorch's order): weight decay, momentum with dampening, Nesterov, update.
+/// SGD's fused tail (PyTorch's order): weight decay (L2, or decoupled as in `AdamW`), momentum with dampening, Nesterov, update.
 ///
 /// Reads learning rate, momentum, dampening, decay, step and gate from the block. Items behind a closed gate are left alone.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -306,6 +306,8 @@ pub struct SgdUpdate {
     pub g_scale: Option<Value>,
     /// Look-ahead form.
     pub nesterov: bool,
+    /// `w <- (1 - lr decay) w` instead of `g <- g + decay w`.
+    pub decoupled: bool,
     /// The stack's block.
     pub block: Value,
 }

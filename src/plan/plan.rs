@@ -129,7 +129,9 @@ impl Op {
             Op::SolveTriangular(op) => if op.transpose { " transposed" } else { "" }.into(),
             Op::RandomFill(op) => format!(" {:?} stream {}", op.distribution, op.stream),
             Op::Advance(op) => format!(" {:?}", op.clock),
-            Op::SgdUpdate(op) => if op.nesterov { " nesterov" } else { "" }.into(),
+            Op::SgdUpdate(op) => {
+                format!("{}{}", if op.nesterov { " nesterov" } else { "" }, if op.decoupled { " decoupled" } else { "" })
+            }
             Op::AdamUpdate(op) => if op.decoupled { " decoupled" } else { "" }.into(),
             Op::Convert(op) => format!(" to {}", op.out.element),
             Op::Eigh(op) => format!(" {:?}", op.order),

@@ -1,11 +1,11 @@
-//! Whole trajectories against the reference implementations' (PyTorch, kfac-pytorch) and against float64 ones.
+//! Whole trajectories against the reference implementations' (PyTorch, kfac-pytorch, KellerJordan/Muon) and against float64 ones.
 //!
 //! `tests/golden/` holds what they computed, and in its manifest how far an independent f32 implementation may be from it (`suggested_atol`).
 
-use layerwise::linalg;
+use layerwise::linalg::{self, NewtonSchulz};
 use layerwise::optim::{
-    Accumulation, Adam, AdamW, DampingSplit, EpsilonScale, Graft, Group, Kfac, Method, Optimizer, OutputGradients, Parameter, Sgd, Shampoo,
-    StatisticsStart, WeightDecay,
+    Accumulation, Adam, AdamW, DampingSplit, EpsilonScale, Graft, Group, Kfac, Method, Muon, Optimizer, OutputGradients, Parameter, Sgd,
+    Shampoo, StatisticsStart, WeightDecay,
 };
 use layerwise::{Context, Shape, Tensor};
 use libtest_mimic::Failed;
@@ -194,7 +194,8 @@ pub(crate) fn cases() -> Vec<Case> {
     };
     let shampoo = Shampoo {
         learning_rate: 0.05,
-        accumulation: Accumulation::Ema { beta2: 0.99 },
+        accumulation: Accumulation::Ema,
+        beta2: 0.99,
         epsilon: 1e-4,
         epsilon_scale: EpsilonScale::Absolute,
         weight_decay: WeightDecay::Decoupled(0.01),
@@ -223,6 +224,7 @@ pub(crate) fn cases() -> Vec<Case> {
         kl_clip: None,
         ..Kfac::default()
     };
+    let muon = Muon { weight_decay: 0.1, ..Muon::default() };
     vec![
         torch_case("torch_sgd_plain", Sgd { learning_rate: 0.1, ..Sgd::default() }.into()),
         torch_case("torch_sgd_momentum_wd", momentum.into()),
@@ -236,6 +238,13 @@ pub(crate) fn cases() -> Vec<Case> {
         shampoo_case("dshampoo_adagrad_sgdgraft_momentum", "", medium, adagrad),
         shampoo_case("dshampoo_coupled_newton", "", small, newton),
         shampoo_case("dshampoo_exponent_override_half", "", small, Shampoo { matrix_root: 2, ..shampoo }),
+        torch_case("numpy_f64_muon_ns5_keller", muon.into()),
+        torch_case(
+            "numpy_f64_muon_polar_express5",
+            Muon { newton_schulz: NewtonSchulz::PolarExpress5, epsilon: 1e-6 / 1.02, ..muon }.into(),
+        ),
+        torch_case("torch_muon_default", muon.into()),
+        torch_case("keller_muon_default", Muon::default().into()),
         case("golden::kfac_pytorch_inverse", kfac_pytorch),
         case("golden::kfac_numpy_plain", |ctx| {
             kfac_numpy(ctx, "kfac_numpy_plain_inverse_like_kfac_pytorch", Kfac { damping: 0.003, ..Kfac::default() })

@@ -86,8 +86,8 @@ fn model() -> layerwise::Result<Model> {
     r.record(KronFactor { decay, block: Some(hyper), gate: Some(gate), ..KronFactor::new(x, statistics) })?;
     let (inverse, _) = spd_inverse(&mut r, statistics, Coef::column(block::DAMPING), Some(hyper))?;
     let direction = r.matmul(gg, inverse)?;
-    r.record(SgdUpdate { w: g, g: direction, m: None, g_scale: None, nesterov: false, block: hyper })?;
-    r.record(SgdUpdate { w: f, g: gf, m: Some(momentum), g_scale: None, nesterov: true, block: hyper })?;
+    r.record(SgdUpdate { w: g, g: direction, m: None, g_scale: None, nesterov: false, decoupled: false, block: hyper })?;
+    r.record(SgdUpdate { w: f, g: gf, m: Some(momentum), g_scale: None, nesterov: true, decoupled: true, block: hyper })?;
     let (q, _) = orthonormalise(&mut r, g)?;
     r.operator_norm(q)?;
     r.reduce(ReduceKind::SumSq, 0.5, residual)?;

@@ -1,9 +1,9 @@
 //! Plans without a device: what recording refuses, how a plan prints, what it costs, how views repeat.
 
 use layerwise::plan::{
-    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, Convert, Distribution, FactorDamping, Gemm, GraftDirection,
-    KlClip, KronFactor, NormRatio, OPERATOR_NORM_MAX, Op, OperatorNorm, RandomFill, Reduce, ReduceKind, Role, RootOutcome, SgdUpdate,
-    SolveTriangular, block,
+    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, Convert, Distribution, EIGH_SINGLE_MAX, Eigh, FactorDamping,
+    Gemm, GraftDirection, IterationControl, KlClip, KronFactor, NormRatio, OPERATOR_NORM_MAX, Op, OperatorNorm, Order, Quotient,
+    RandomFill, Reduce, ReduceKind, Role, RootOutcome, SgdUpdate, SolveTriangular, SpectrumScale, Stage, block, control,
 };
 use layerwise::{Coef, ElementType, Error, Plan, Recorder, Shape, Value};
 
@@ -104,6 +104,20 @@ const REFUSED: &[(&str, Attempt)] = &[
         let b = s.v(1, 3, 2);
         SolveTriangular { l: s.v(1, 3, 3), b: Some(b), out: b, transpose: false }.into()
     }),
+    ("a", |s| eigenpairs(s, 4, 3, 3)),
+    ("values", |s| eigenpairs(s, 4, 4, 3)),
+    ("spare", |s| eigenpairs(s, EIGH_SINGLE_MAX + 1, EIGH_SINGLE_MAX + 1, EIGH_SINGLE_MAX + 1)),
+    ("values", |s| {
+        let (x, values, out) = (s.v(2, 5, 3), s.v(2, 1, 5), s.v(2, 5, 3));
+        SpectrumScale { x, values, shift: Coef::Const(0.0), exponent: 2, out, block: None }.into()
+    }),
+    ("exponent", |s| {
+        let (x, values, out) = (s.v(2, 5, 3), s.v(2, 1, 3), s.v(2, 5, 3));
+        SpectrumScale { x, values, shift: Coef::Const(0.0), exponent: 0, out, block: None }.into()
+    }),
+    ("y", |s| Quotient { x: None, y: s.v(3, 1, 1), out: s.v(2, 1, 1), scale: 1.0, root: false }.into()),
+    ("control", |s| steering(s, 2, control::WIDTH - 1)),
+    ("1 to 8", |s| steering(s, 9, control::WIDTH)),
     ("smaller side", |s| OperatorNorm { x: s.v(1, OPERATOR_NORM_MAX + 1, OPERATOR_NORM_MAX + 1), out: s.v(1, 1, 1) }.into()),
     ("keys", |s| random(s.v(2, 3, 4), s.v(2, 1, 1), s.v(2, 1, 1))),
     ("step", |s| random(s.v(2, 3, 4), s.v(2, 1, 2), s.v(1, 1, 1))),
@@ -152,7 +166,19 @@ fn random(out: Value, keys: Value, step: Value) -> Op {
 }
 
 fn sgd(w: Value, g: Value, m: Option<Value>, block: Value) -> Op {
-    SgdUpdate { w, g, m, g_scale: None, nesterov: false, block }.into()
+    SgdUpdate { w, g, m, g_scale: None, nesterov: false, decoupled: false, block }.into()
+}
+
+/// Orders of the matrix, of its vectors and of its values; no spare scratch.
+fn eigenpairs(s: &mut Shelf, n: usize, vectors: usize, values: usize) -> Op {
+    let work = Eigh::work_shape(2, vectors);
+    let (a, work, spare) = (s.v(2, n, n), s.v(work.batch, work.rows, work.cols), None);
+    Eigh { a, order: Order::Ascending, values: s.v(2, 1, values), vectors: s.v(2, vectors, vectors), work, spare }.into()
+}
+
+fn steering(s: &mut Shelf, p: u32, width: usize) -> Op {
+    let (x, control) = (s.v(2, 1, 1), s.v(2, 1, width));
+    IterationControl { stage: Stage::Newton, p, x, ridge: Coef::Const(0.0), relative: false, block: None, control }.into()
 }
 
 /// Columns of the filtered gradient, of the gradient and of the second moment.

@@ -12,10 +12,14 @@ use crate::compare::Tol;
 use crate::oracle::{Mat, random};
 
 pub(super) const ROWS: &[Row] = &[
-    ("sgd_update", "plain", |context| sgd_forms(context, Form { momentum: false, nesterov: false, scaled: false })),
-    ("sgd_update", "momentum", |context| sgd_forms(context, Form { momentum: true, nesterov: false, scaled: false })),
-    ("sgd_update", "nesterov", |context| sgd_forms(context, Form { momentum: true, nesterov: true, scaled: false })),
-    ("sgd_update", "scaled", |context| sgd_forms(context, Form { momentum: true, nesterov: false, scaled: true })),
+    ("sgd_update", "plain", |context| sgd_forms(context, Form { momentum: false, nesterov: false, scaled: false, decoupled: false })),
+    ("sgd_update", "momentum", |context| sgd_forms(context, Form { momentum: true, nesterov: false, scaled: false, decoupled: false })),
+    ("sgd_update", "nesterov", |context| sgd_forms(context, Form { momentum: true, nesterov: true, scaled: false, decoupled: false })),
+    ("sgd_update", "scaled", |context| sgd_forms(context, Form { momentum: true, nesterov: false, scaled: true, decoupled: false })),
+    ("sgd_update", "decoupled", |context| sgd_forms(context, Form { momentum: false, nesterov: false, scaled: true, decoupled: true })),
+    ("sgd_update", "decoupled_nesterov", |context| {
+        sgd_forms(context, Form { momentum: true, nesterov: true, scaled: true, decoupled: true })
+    }),
     ("sgd_update", "views", sgd_views),
     ("sgd_update", "gate", sgd_gate),
     ("sgd_update", "zero_scale_refuses", zero_scale),
@@ -41,6 +45,7 @@ struct Form {
     momentum: bool,
     nesterov: bool,
     scaled: bool,
+    decoupled: bool,
 }
 
 fn stored(x: f32) -> f64 {
@@ -95,6 +100,7 @@ fn sgd(context: &Context, items: usize, (m, n): (usize, usize), form: Form, layo
         m: form.momentum.then_some(buffer.view),
         g_scale: form.scaled.then_some(g_scale.view),
         nesterov: form.nesterov,
+        decoupled: form.decoupled,
         block: block.view,
     })?;
     let want: Vec<(Mat, Mat)> = (0..items)
@@ -103,7 +109,12 @@ fn sgd(context: &Context, items: usize, (m, n): (usize, usize), form: Form, layo
             let (rate, momentum) = (get(block::LEARNING_RATE), get(block::MOMENTUM));
             let (mut w, mut b) = (w.items[i].clone(), Mat::zeros(m, n));
             for t in 0..taken(i, refused) {
-                let g = g.items[i].map(|g| if form.scaled { scales[i] * g } else { g }).plus(get(block::WEIGHT_DECAY), &w);
+                let mut g = g.items[i].map(|g| if form.scaled { scales[i] * g } else { g });
+                if form.decoupled {
+                    w = w.map(|w| (1.0 - rate * get(block::WEIGHT_DECAY)) * w);
+                } else {
+                    g = g.plus(get(block::WEIGHT_DECAY), &w);
+                }
                 b = if t == 0 { g.clone() } else { b.map(|b| momentum * b).plus(1.0 - get(block::DAMPENING), &g) };
                 let direction = match (form.momentum, form.nesterov) {
                     (false, _) => g,
@@ -131,18 +142,18 @@ fn sgd_forms(context: &Context, form: Form) -> Outcome {
 
 fn sgd_views(context: &Context) -> Outcome {
     use Layout::{Dense, Inside, InsideTransposed, Transposed};
-    let form = Form { momentum: true, nesterov: true, scaled: true };
+    let form = Form { momentum: true, nesterov: true, scaled: true, decoupled: false };
     for layouts in [[Inside, Transposed, Dense], [Transposed, Inside, InsideTransposed], [InsideTransposed, Dense, Inside]] {
         sgd(context, 6, (31, 65), form, layouts, &[])?;
     }
     sgd(context, 6, (31, 65), form, [Transposed; 3], &[])?;
     // Longer than what one thread takes at once.
     sgd(context, 1, (130, 257), form, [Dense; 3], &[])?;
-    sgd(context, 1, (130, 257), Form { momentum: false, nesterov: false, scaled: false }, [Dense; 3], &[])
+    sgd(context, 1, (130, 257), Form { momentum: false, nesterov: false, scaled: false, decoupled: false }, [Dense; 3], &[])
 }
 
 fn sgd_gate(context: &Context) -> Outcome {
-    let form = Form { momentum: true, nesterov: false, scaled: false };
+    let form = Form { momentum: true, nesterov: false, scaled: false, decoupled: false };
     sgd(context, 5, (7, 9), form, [Layout::Dense; 3], &[0, 3])
 }
 
@@ -154,7 +165,15 @@ fn zero_scale(context: &Context) -> Outcome {
     let scale = s.scalars("g_scale", &[0.0, 0.0])?;
     let block = s.updated("block", &rows(2, &[]), Layout::Dense)?;
     s.recorder.record(Advance { block: block.view, clock: Clock::Step })?;
-    s.recorder.record(SgdUpdate { w: w.view, g: g.view, m: None, g_scale: Some(scale.view), nesterov: false, block: block.view })?;
+    s.recorder.record(SgdUpdate {
+        w: w.view,
+        g: g.view,
+        m: None,
+        g_scale: Some(scale.view),
+        nesterov: false,
+        decoupled: false,
+        block: block.view,
+    })?;
     let kept = |i: usize| {
         let get = |column: u32| block.items[i].data[column as usize];
         w.items[i].map(|w| w * (1.0 - get(block::LEARNING_RATE) * get(block::WEIGHT_DECAY)))

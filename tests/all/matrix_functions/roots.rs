@@ -211,7 +211,9 @@ fn bad_inputs(ctx: &Context) -> Outcome {
         for method in METHODS {
             for p in [1, 2, 4] {
                 for ridge in [Ridge::Relative(Coef::Const(1e-6)), Ridge::Absolute(Coef::Const(1e-3)), Ridge::Relative(Coef::Const(0.0))] {
-                    let results = run(ctx, &[a.clone()], |r, a| inverse_root(r, a, p, &options(method, ridge)).map(|(x, ok)| vec![x, ok]))?;
+                    let results = run(ctx, std::slice::from_ref(&a), |r, a| {
+                        inverse_root(r, a, p, &options(method, ridge)).map(|(x, ok)| vec![x, ok])
+                    })?;
                     let (ok, finite) = (results[1][0].data[0], results[0][0].data.iter().all(|x| x.is_finite()));
                     let what = format!("{name} {method:?} p {p} {ridge:?}: ok {ok}, finite {finite}");
                     if ok != 0.0 && (ok != 1.0 || !finite) {
@@ -268,7 +270,8 @@ fn alone_equals_batch(ctx: &Context) -> Outcome {
 
 /// The comparison fails where it should: a corrupted matrix, a wrong exponent, a wrong ridge.
 fn catches_faults(ctx: &Context) -> Outcome {
-    let faults: [(&str, fn(&mut Known)); 3] = [
+    type Fault = fn(&mut Known);
+    let faults: [(&str, Fault); 3] = [
         ("one element", |k| {
             k.a[(3, 4)] += 0.05;
             k.a[(4, 3)] += 0.05;

@@ -25,7 +25,7 @@ fn spectral_norm(ctx: &Context) -> Outcome {
     for n in [30, 60] {
         let q = orthonormal_rows(&random(n as u64, n, n));
         for gap in [0.0, 1e-6, 1e-4, 1e-2] {
-            let value = |i: usize| if i % 2 == 0 { 1.0 } else { 1.0 - gap };
+            let value = |i: usize| if i.is_multiple_of(2) { 1.0 } else { 1.0 - gap };
             let x = seen(&matmul(&q.t(), &Mat::from_fn(n, n, |r, c| q[(r, c)] * value(r))));
             let got = run(ctx, &[x], |r, x| linalg::spectral_norm(r, x).map(|norm| vec![norm]))?;
             if (got[0][0].data[0] - 1.0).abs() > 3e-6 {
@@ -43,7 +43,7 @@ fn decomposition(ctx: &Context) -> Outcome {
         for scale in [1.0, 2f64.powi(90), 2f64.powi(-90)] {
             let square = random(n as u64, n, n);
             let a = seen(&square.plus(1.0, &square.t()).map(|x| x * scale));
-            let got = run(ctx, &[a.clone()], |r, a| {
+            let got = run(ctx, std::slice::from_ref(&a), |r, a| {
                 let (values, vectors, ok) = linalg::eigh(r, a, Order::Descending)?;
                 Ok(vec![values, vectors, ok])
             })?;

@@ -1,7 +1,7 @@
 //! What `build` refuses, and that it says why.
 
 use layerwise::optim::{
-    Accumulation, Adam, AdamW, Graft, Group, Kfac, LearningRateSchedule, Method, Optimizer, Parameter, Sgd, Shampoo, WeightDecay,
+    Adam, AdamW, Graft, Group, Kfac, LearningRateSchedule, Method, Muon, Optimizer, Parameter, Sgd, Shampoo, WeightDecay,
 };
 use layerwise::{Context, ElementType, Error, Shape};
 
@@ -59,7 +59,7 @@ fn fields(ctx: &Context) -> Outcome {
     refuse!([0], Shampoo, block_size);
     let shampoo = Shampoo::default();
     for beta2 in not_decay {
-        bad.push(("accumulation.beta2", Shampoo { accumulation: Accumulation::Ema { beta2 }, ..shampoo }.into()));
+        bad.push(("beta2", Shampoo { beta2, ..shampoo }.into()));
         bad.push(("graft.beta2", Shampoo { graft: Graft::Adam { beta2, epsilon: 1e-8 }, ..shampoo }.into()));
         bad.push(("graft.beta2", Shampoo { graft: Graft::RmsProp { beta2, epsilon: 1e-8 }, ..shampoo }.into()));
     }
@@ -68,6 +68,15 @@ fn fields(ctx: &Context) -> Outcome {
         bad.push(("graft.epsilon", Shampoo { graft: Graft::RmsProp { beta2: 0.9, epsilon }, ..shampoo }.into()));
         bad.push(("graft.epsilon", Shampoo { graft: Graft::Adam { beta2: 0.9, epsilon }, ..shampoo }.into()));
     }
+    refuse!(negative, Muon, learning_rate);
+    refuse!(not_decay, Muon, momentum);
+    refuse!(negative, Muon, weight_decay);
+    refuse!(negative, Muon, epsilon);
+    refuse!([Some(0), Some(101)], Muon, steps);
+    refuse!([Some(0)], Muon, fan_out);
+    refuse!([Some(0)], Muon, fan_in);
+    refuse!([0], Muon, heads);
+    refuse!(not_decay.map(Some), Muon, neuron_decay);
     for (name, method) in bad {
         match Optimizer::builder(ctx).group(single(method, &layer)).build() {
             Err(Error::Config { field, .. }) if field == name => {}
@@ -177,7 +186,10 @@ fn defaults() -> Outcome {
     ensure((adam.weight_decay, adamw.weight_decay) == (0.0, 0.01), || format!("{adamw:?}"))?;
     ensure((adamw.learning_rate, adamw.beta1, adamw.beta2, adamw.epsilon) == (1e-3, 0.9, 0.999, 1e-8), || format!("{adamw:?}"))?;
     let kfac_pytorch = (kfac.learning_rate, kfac.damping, kfac.decay, kfac.kl_clip) == (0.1, 1e-3, 0.95, Some(1e-3));
-    ensure(kfac_pytorch && (kfac.statistics_every, kfac.precondition_every, kfac.start_step) == (1, 1, 0), || format!("{kfac:?}"))
+    ensure(kfac_pytorch && (kfac.statistics_every, kfac.precondition_every, kfac.start_step) == (1, 1, 0), || format!("{kfac:?}"))?;
+    let muon = Muon::default();
+    let keller = (muon.learning_rate, muon.momentum, muon.weight_decay, muon.epsilon, muon.nesterov) == (0.02, 0.95, 0.0, 1e-7, true);
+    ensure(keller, || format!("{muon:?}"))
 }
 
 pub(crate) fn cases() -> Vec<Case> {

@@ -1,6 +1,8 @@
 //! Laws that hold for every method.
 
-use layerwise::optim::{Adam, AdamW, Graft, Group, Kfac, LearningRateSchedule, Method, Optimizer, Parameter, Sgd, Shampoo, WeightDecay};
+use layerwise::optim::{
+    Adam, AdamW, Graft, Group, Kfac, LearningRateSchedule, Method, Muon, Optimizer, Parameter, Sgd, Shampoo, WeightDecay,
+};
 use layerwise::{Context, Shape};
 use libtest_mimic::Failed;
 
@@ -14,8 +16,9 @@ fn zero_gradient(ctx: &Context) -> Outcome {
     let kfac = Kfac { learning_rate: 0.1, weight_decay: 0.2, momentum: 0.0, ..Kfac::default() };
     let adamw = AdamW { learning_rate: 0.1, weight_decay: 0.2, ..AdamW::default() };
     let shampoo = Shampoo { learning_rate: 0.1, weight_decay: WeightDecay::Decoupled(0.2), ..Shampoo::default() };
+    let muon = Muon { learning_rate: 0.1, weight_decay: 0.2, ..Muon::default() };
     let still = methods().into_iter().map(|m| (without_decay(m), 1.0));
-    let decaying = [Method::from(sgd), kfac.into(), adamw.into(), shampoo.into()].map(|m| (m, 1.0 - 0.1 * 0.2));
+    let decaying = [Method::from(sgd), kfac.into(), adamw.into(), shampoo.into(), muon.into()].map(|m| (m, 1.0 - 0.1 * 0.2));
     for (method, factor) in still.chain(decaying) {
         let layer = Layer::new(ctx, 2, 5, 7, 3)?;
         let start = layer.weight.read()?;
@@ -59,6 +62,7 @@ fn without_decay(method: Method) -> Method {
         Method::AdamW(m) => AdamW { weight_decay: 0.0, ..m }.into(),
         Method::Kfac(m) => Kfac { weight_decay: 0.0, ..m }.into(),
         Method::Shampoo(m) => Shampoo { weight_decay: WeightDecay::Decoupled(0.0), ..m }.into(),
+        Method::Muon(m) => Muon { weight_decay: 0.0, ..m }.into(),
     }
 }
 
@@ -306,6 +310,7 @@ fn state_size(ctx: &Context) -> Outcome {
                 let blocks = 4 * (trials * (square(&rows) * cols.len() + square(&cols) * rows.len())) as u64;
                 (moments * weight, blocks, blocks)
             }
+            Method::Muon(m) => (weight + m.neuron_decay.map_or(0, |_| 4 * (trials * out) as u64), 0, 0),
         };
         ensure((bytes.moments, bytes.statistics, bytes.roots) == want, || format!("{method:?}: {bytes:?}, documented {want:?}"))?;
     }

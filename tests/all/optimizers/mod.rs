@@ -7,6 +7,7 @@ mod config;
 mod embed;
 mod kfac;
 mod laws;
+mod muon;
 mod rig;
 mod shampoo;
 
@@ -14,7 +15,7 @@ use crate::case::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
     #[allow(unused_mut, reason = "feature checkpoint adds cases")]
-    let mut cases = vec![config::cases(), laws::cases(), kfac::cases(), shampoo::cases(), cadence::cases(), embed::cases()];
+    let mut cases = vec![config::cases(), laws::cases(), kfac::cases(), shampoo::cases(), muon::cases(), cadence::cases(), embed::cases()];
     #[cfg(feature = "checkpoint")]
     cases.push(checkpoint::cases());
     cases.into_iter().flatten().collect()

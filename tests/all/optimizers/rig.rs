@@ -1,6 +1,8 @@
 //! Layers with weights, gradients and taps, filled from seeds: what every test here steps.
 
-use layerwise::optim::{Accumulation, Adam, AdamW, Graft, Group, Kfac, Method, Optimizer, Parameter, Sgd, Shampoo, WeightDecay};
+use layerwise::optim::{
+    Accumulation, Adam, AdamW, Graft, Group, Kfac, Method, Muon, MuonScale, Optimizer, Parameter, Sgd, Shampoo, WeightDecay,
+};
 use layerwise::{Context, Shape, Tensor};
 use libtest_mimic::Failed;
 
@@ -74,6 +76,7 @@ pub(crate) fn single(method: impl Into<Method>, layer: &Layer) -> Group {
 pub(crate) fn methods() -> Vec<Method> {
     let sgd = Sgd { learning_rate: 0.05, momentum: 0.9, dampening: 0.3, weight_decay: 0.02, ..Sgd::default() };
     let kfac = Kfac { learning_rate: 0.02, damping: 0.01, kl_clip: Some(0.01), weight_decay: 0.02, ..Kfac::default() };
+    let muon = Muon { learning_rate: 0.08, weight_decay: 0.02, ..Muon::default() };
     vec![
         Sgd { learning_rate: 0.05, ..Sgd::default() }.into(),
         sgd.into(),
@@ -84,13 +87,16 @@ pub(crate) fn methods() -> Vec<Method> {
         Shampoo { learning_rate: 0.1, momentum: 0.5, nesterov: true, weight_decay: WeightDecay::Decoupled(0.02), ..Shampoo::default() }
             .into(),
         Shampoo {
-            accumulation: Accumulation::Ema { beta2: 0.9 },
+            accumulation: Accumulation::Ema,
+            beta2: 0.9,
             graft: Graft::Adam { beta2: 0.99, epsilon: 1e-8 },
             weight_decay: WeightDecay::L2(0.02),
             block_size: 4,
             ..Shampoo::default()
         }
         .into(),
+        muon.into(),
+        Muon { nesterov: false, neuron_decay: Some(0.9), accumulation: Accumulation::Sum, scale: MuonScale::MatchRmsAdamW, ..muon }.into(),
     ]
 }
 

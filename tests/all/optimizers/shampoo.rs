@@ -106,7 +106,7 @@ fn starts_as_its_graft(ctx: &Context) -> Outcome {
     Ok(())
 }
 
-/// The second moments of Adagrad, RMSprop and Adam in closed form, and that a preconditioned step has the norm of the graft's and its own direction.
+/// The second moments of Adagrad, `RMSprop` and Adam in closed form, and that a preconditioned step has the norm of the graft's and its own direction.
 fn grafted_moments(ctx: &Context) -> Outcome {
     let epsilon = 1e-3;
     for graft in [Graft::Sgd, Graft::Adagrad { epsilon }, Graft::RmsProp { beta2: 0.75, epsilon }, Graft::Adam { beta2: 0.75, epsilon }] {
@@ -164,9 +164,9 @@ fn accumulations(ctx: &Context) -> Outcome {
     let beta2 = 0.75f64;
     let n = 4;
     for (accumulation, bias_correction) in
-        [(Accumulation::Sum, true), (Accumulation::Sum, false), (Accumulation::Ema { beta2 }, true), (Accumulation::Ema { beta2 }, false)]
+        [(Accumulation::Sum, true), (Accumulation::Sum, false), (Accumulation::Ema, true), (Accumulation::Ema, false)]
     {
-        let shampoo = Shampoo { accumulation, bias_correction, epsilon: 1e-3, epsilon_scale: EpsilonScale::Absolute, ..bare() };
+        let shampoo = Shampoo { accumulation, beta2, bias_correction, epsilon: 1e-3, epsilon_scale: EpsilonScale::Absolute, ..bare() };
         let (_, gradient, mut optimizer) = plain(ctx, 1, n, n, shampoo)?;
         let mut want = vec![0.0f64; n];
         for step in 0..5u32 {
@@ -176,7 +176,7 @@ fn accumulations(ctx: &Context) -> Outcome {
             let (old, new) = if accumulation == Accumulation::Sum { (1.0, 1.0) } else { (beta2, 1.0 - beta2) };
             want.iter_mut().zip(&d).for_each(|(w, &d)| *w = old * *w + new * f64::from(d).powi(2));
             let correction = match accumulation {
-                Accumulation::Ema { .. } if bias_correction => 1.0 - beta2.powf(f64::from(step + 1)),
+                Accumulation::Ema if bias_correction => 1.0 - beta2.powf(f64::from(step + 1)),
                 _ => 1.0,
             };
             for name in ["w.left_root", "w.right_root"] {
@@ -193,8 +193,8 @@ fn accumulations(ctx: &Context) -> Outcome {
 
 /// `statistics_every = k` sees every k-th gradient and no other.
 fn statistics_every(ctx: &Context) -> Outcome {
-    for accumulation in [Accumulation::Sum, Accumulation::Ema { beta2: 0.9 }] {
-        let shampoo = Shampoo { accumulation, ..Shampoo::default() };
+    for accumulation in [Accumulation::Sum, Accumulation::Ema] {
+        let shampoo = Shampoo { accumulation, beta2: 0.9, ..Shampoo::default() };
         let (every, third) = (Layer::new(ctx, 1, 5, 7, 3)?, Layer::new(ctx, 1, 5, 7, 3)?);
         let mut dense = optimizer(ctx, single(shampoo, &every))?;
         let mut sparse = optimizer(ctx, single(Shampoo { statistics_every: 3, ..shampoo }, &third))?;
@@ -241,9 +241,9 @@ fn blocks_are_independent(ctx: &Context) -> Outcome {
 
 /// Statistics whose root Newton's iteration does not find keep the previous roots and raise the ridge until it does; other trials do not notice.
 fn failed_root(ctx: &Context) -> Outcome {
-    let accumulation = Accumulation::Ema { beta2: 0.0 };
+    let (accumulation, beta2) = (Accumulation::Ema, 0.0);
     let (epsilon_scale, root_method) = (EpsilonScale::Absolute, linalg::Method::Newton);
-    let shampoo = Shampoo { accumulation, epsilon: 1e-12, epsilon_scale, root_method, ..bare() };
+    let shampoo = Shampoo { accumulation, beta2, epsilon: 1e-12, epsilon_scale, root_method, ..bare() };
     let (weight, gradient, mut optimizer) = plain(ctx, 2, 4, 4, shampoo)?;
     let identity: Vec<f32> = (0..16u8).map(|i| f32::from(u8::from(i % 5 == 0))).collect();
     gradient.write(&identity.repeat(2))?;
@@ -276,8 +276,8 @@ fn failed_root(ctx: &Context) -> Outcome {
 
 /// A gradient that is accepted but whose squares' sum is infinite does not spoil the statistics for good.
 fn overflowing_norm(ctx: &Context) -> Outcome {
-    for accumulation in [Accumulation::Sum, Accumulation::Ema { beta2: 0.5 }] {
-        let (weight, gradient, mut optimizer) = plain(ctx, 1, 4, 400, Shampoo { accumulation, ..bare() })?;
+    for accumulation in [Accumulation::Sum, Accumulation::Ema] {
+        let (weight, gradient, mut optimizer) = plain(ctx, 1, 4, 400, Shampoo { accumulation, beta2: 0.5, ..bare() })?;
         for step in 0..4 {
             fill(&gradient, 1, step)?;
             if step == 1 {
@@ -324,13 +324,21 @@ fn any_scale(ctx: &Context) -> Outcome {
     let grafts = [Graft::None, Graft::Sgd, Graft::Adagrad { epsilon: 1e-10 }, Graft::Adam { beta2: 0.99, epsilon: 1e-8 }];
     let scales = [1e-40f32, 1e-20, 1e18, 0.0, 1.0, 1e18, 1e-30, 1e10];
     for graft in grafts {
-        for (accumulation, epsilon_scale, matrix_root) in [
-            (Accumulation::Sum, EpsilonScale::Relative, 4),
-            (Accumulation::Ema { beta2: 0.5 }, EpsilonScale::Absolute, 1),
-            (Accumulation::Ema { beta2: 0.0 }, EpsilonScale::Relative, 1),
+        for (accumulation, beta2, epsilon_scale, matrix_root) in [
+            (Accumulation::Sum, 0.5, EpsilonScale::Relative, 4),
+            (Accumulation::Ema, 0.5, EpsilonScale::Absolute, 1),
+            (Accumulation::Ema, 0.0, EpsilonScale::Relative, 1),
         ] {
-            let shampoo =
-                Shampoo { graft, accumulation, epsilon_scale, matrix_root, precondition_every: 2, momentum: 0.9, ..Shampoo::default() };
+            let shampoo = Shampoo {
+                graft,
+                accumulation,
+                beta2,
+                epsilon_scale,
+                matrix_root,
+                precondition_every: 2,
+                momentum: 0.9,
+                ..Shampoo::default()
+            };
             let (weight, gradient, mut optimizer) = plain(ctx, 1, 6, 9, shampoo)?;
             for (step, scale) in scales.iter().chain(scales.iter().rev()).enumerate() {
                 fill(&gradient, 8, step as u64)?;
