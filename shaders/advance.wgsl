@@ -1,5 +1,5 @@
 // Moves one clock of each block row: step counter, learning rate and bias corrections, or the statistics' decay
-// block [1, WIDTH] per item. n.y: 0 step; statistics: 1 from identity, 2 from the first batch, 3 bias-corrected.
+// block [1, WIDTH] per item. n.y: 0 step, 4 step after the first gradient; statistics: 1 from identity, 2 from the first batch, 3 bias-corrected.
 // One invocation an item, strided over the grid.
 // Preconditions: none. 1 - beta^t by w <- beta w + (1 - beta): `pow` is not accurate enough.
 // Source: [KB15] Adam, section 3; kfac-jax's weighted moving average.
@@ -24,6 +24,7 @@ const FLAG: u32 = 25u;
 const SKIPPED: u32 = 26u;
 const STATISTICS_WEIGHT: u32 = 27u;
 const STATISTICS_DECAY: u32 = 28u;
+const FRESH: u32 = 31u;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
 struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 
@@ -71,14 +72,21 @@ fn rate_factor(row: u32, step: f32) -> f32 {
 fn advance(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     for (var item = id.x; item < p.n.x; item += groups.x * 64u) {
         let row = item_offset(0u, item);
-        if (p.n.y == 0u) {
+        if (p.n.y == 0u || p.n.y == 4u) {
             let bad = block[row + FLAG] != 0.0;
+            let first = p.n.y == 4u && !bad && block[row + STATISTICS_WEIGHT] == 0.0;
             block[row + FLAG] = 0.0;
-            block[row + GATE] = select(1.0, 0.0, bad);
+            block[row + GATE] = select(1.0, 0.0, bad || first);
+            if (p.n.y == 4u) { block[row + STATISTICS_DECAY] = select(block[row + DECAY], 1.0, bad); }
             // Also of a refused step: KFAC's clip takes the rate of the first layer, refused or not.
             block[row + CURRENT_RATE] = block[row + LEARNING_RATE] * rate_factor(row, block[row + STEP]);
             if (bad) {
                 block[row + SKIPPED] += 1.0;
+                continue;
+            }
+            if (first) {
+                block[row + STATISTICS_WEIGHT] = 1.0;
+                block[row + FRESH] = 1.0;
                 continue;
             }
             block[row + STEP] += 1.0;

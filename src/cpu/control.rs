@@ -2,7 +2,7 @@
 
 use super::memory::Memory;
 use crate::plan::block::{
-    BETA1, BETA2, CURRENT_RATE, DAMPING, DECAY, DECAY_STEPS, FAILED_ROOTS, FINAL_FRACTION, FLAG, GATE, KL_CLIP, LEARNING_RATE,
+    BETA1, BETA2, CURRENT_RATE, DAMPING, DECAY, DECAY_STEPS, FAILED_ROOTS, FINAL_FRACTION, FLAG, FRESH, GATE, KL_CLIP, LEARNING_RATE,
     ONE_MINUS_BETA1, ONE_MINUS_BETA2, RIDGE, SCHEDULE, SKIPPED, STATISTICS_DECAY, STATISTICS_WEIGHT, STEP, STEP_FACTOR, STEP_PERIOD,
     WARMUP_STEPS, WEIGHT1, WEIGHT2,
 };
@@ -37,14 +37,23 @@ pub(super) fn advance(op: &Advance, memory: &mut Memory<'_>) {
     block.for_each(16, |_, row| {
         let at = |column: u32| column as usize;
         match clock {
-            Clock::Step => {
+            Clock::Step | Clock::StepAfterFirst => {
                 let bad = row[at(FLAG)] != 0.0;
+                let first = clock == Clock::StepAfterFirst && !bad && row[at(STATISTICS_WEIGHT)] == 0.0;
                 row[at(FLAG)] = 0.0;
-                row[at(GATE)] = if bad { 0.0 } else { 1.0 };
+                row[at(GATE)] = if bad || first { 0.0 } else { 1.0 };
+                if clock == Clock::StepAfterFirst {
+                    row[at(STATISTICS_DECAY)] = if bad { 1.0 } else { row[at(DECAY)] };
+                }
                 // Also of a refused step: KFAC's clip takes the rate of the first layer, refused or not.
                 row[at(CURRENT_RATE)] = row[at(LEARNING_RATE)] * rate_factor(row, row[at(STEP)]);
                 if bad {
                     row[at(SKIPPED)] += 1.0;
+                    return;
+                }
+                if first {
+                    row[at(STATISTICS_WEIGHT)] = 1.0;
+                    row[at(FRESH)] = 1.0;
                     return;
                 }
                 row[at(STEP)] += 1.0;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::memory::Memory;
-use super::{cholesky, control, elementwise, gemm, random_fill, reduce, spectral, update};
+use super::{cholesky, control, elementwise, gemm, qr, random_fill, reduce, spectral, update};
 use crate::error::{Error, Result};
 use crate::plan::{Op, Plan};
 use crate::tensor::{Storage, Tensor, lock};
@@ -79,6 +79,8 @@ fn execute(op: &Op, memory: &mut Memory<'_>) {
         Op::SolveTriangular(op) => cholesky::solve_triangular(op, memory),
         Op::OperatorNorm(op) => reduce::operator_norm(op, memory),
         Op::Eigh(op) => spectral::eigh(op, memory),
+        Op::Qr(op) => qr::qr(op, memory),
+        Op::SortColumns(op) => qr::sort_columns(op, memory),
         Op::SpectrumScale(op) => spectral::spectrum_scale(op, memory),
         Op::Quotient(op) => spectral::quotient(op, memory),
         Op::IterationControl(op) => spectral::iteration_control(op, memory),

@@ -9,6 +9,7 @@ mod elementwise;
 pub(crate) mod engine;
 mod gemm;
 mod memory;
+mod qr;
 mod random_fill;
 mod reduce;
 mod spectral;

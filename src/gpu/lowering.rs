@@ -5,10 +5,11 @@ use super::facts::Facts;
 use super::kernels::{
     ADAM_UPDATE, ADVANCE, AXPBY, CHECK_FINITE, CHOLESKY_DIAGONAL, CHOLESKY_LOAD, CHOLESKY_ROWS, CHOLESKY_UPDATE, COLUMN_MEAN, CONVERT,
     EIGH_JACOBI, EIGH_LOAD, EIGH_ROTATE, EIGH_SORT, FACTOR_DAMPING, GRAFT_DIRECTION, ITERATION_CONTROL, KL_CLIP, Kernel, NORM_RATIO,
-    OPERATOR_NORM, QUOTIENT, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOLVE_TRIANGULAR, SPECTRUM_SCALE, Variant,
+    OPERATOR_NORM, QR_PANEL, QR_SIGNS, QUOTIENT, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOLVE_TRIANGULAR, SORT_COLUMNS,
+    SPECTRUM_SCALE, Variant,
 };
 use super::params::{Params, ViewParams};
-use crate::plan::{Clock, Coef, Distribution, EIGH_PAIR, Eigh, Gemm, Op, Order, ReduceKind, Stage, Value};
+use crate::plan::{Clock, Coef, Distribution, EIGH_PAIR, Eigh, Gemm, Op, Order, Qr, ReduceKind, Stage, Value};
 use crate::tensor::ElementType;
 
 /// Rows and columns of a Cholesky panel; the shaders' `PANEL`.
@@ -102,6 +103,40 @@ impl Builder<'_> {
         }
     }
 
+    /// Householder's reflections, panel by panel, then their product from the last one on.
+    fn qr(&mut self, op: &Qr) {
+        let (n, batch, one) = (op.q.rows, self.batch, Coef::Const(1.0));
+        let minus = |left: Value, right: Value, out: Value| Gemm { d: Some(out), alpha: Coef::Const(-1.0), ..Gemm::new(left, right, out) };
+        self.flat(&AXPBY, 256, batch * n * n, &[Some(op.a), None, Some(op.work), None, None], &[one, one, 0.0.into()], [1, 0, 0]);
+        self.flat(&AXPBY, 256, batch * n * n, &[None, None, Some(op.q), None, None], &[one, one, one], [0; 3]);
+        let part = |of: Value, row: usize, col: usize, rows: usize, cols: usize| Value {
+            offset: of.offset + row * of.row_stride + col * of.col_stride,
+            rows,
+            cols,
+            ..of
+        };
+        let reflections = |j: usize| {
+            let w = Qr::PANEL.min(n - j);
+            (part(op.reflectors, j, j, n - j, w), part(op.reflectors, n + j, j, n - j, w))
+        };
+        for j in (0..n).step_by(Qr::PANEL) {
+            self.by_item(&QR_PANEL, &[Some(op.work), Some(op.reflectors)], &[], [j, 0, 0]);
+            if j + Qr::PANEL < n {
+                let (rest, (v, y)) = (n - j - Qr::PANEL, reflections(j));
+                let (right, product) = (part(op.work, j, j + Qr::PANEL, n - j, rest), part(op.product, 0, 0, Qr::PANEL, rest));
+                self.gemm(Gemm::new(y.t(), right, product));
+                self.gemm(minus(v, product, right));
+            }
+        }
+        for j in (0..n).step_by(Qr::PANEL).rev() {
+            let (v, y) = reflections(j);
+            let (corner, product) = (part(op.q, j, j, n - j, n - j), part(op.product, 0, 0, v.cols, n - j));
+            self.gemm(Gemm::new(v.t(), corner, product));
+            self.gemm(minus(y, product, corner));
+        }
+        self.flat(&QR_SIGNS, 256, batch * n * n, &[Some(op.work), Some(op.q)], &[], [0; 3]);
+    }
+
     fn gemm(&mut self, op: Gemm) {
         let in_place = op.d == Some(op.out);
         let d = op.d.filter(|_| !in_place && !op.beta.is_zero());
@@ -191,6 +226,11 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
             b.by_item(&OPERATOR_NORM, &[Some(x), Some(op.out)], &[], [0; 3]);
         }
         Op::Eigh(op) => b.eigh(&op),
+        Op::Qr(op) => b.qr(&op),
+        Op::SortColumns(op) => {
+            let grid = [op.out.cols.div_ceil(64), op.out.rows.div_ceil(64), batch];
+            b.push(SORT_COLUMNS.plain(), &[Some(op.keys), Some(op.x), Some(op.out)], &[], [0; 3], grid);
+        }
         Op::SpectrumScale(op) => {
             let values = [Some(op.x), Some(op.values), Some(op.out), op.block];
             b.flat(&SPECTRUM_SCALE, 256, batch * op.out.rows * op.out.cols, &values, &[op.shift], [op.exponent as usize, 0, 0]);
@@ -227,6 +267,7 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
                 Clock::StatisticsFromIdentity => 1,
                 Clock::StatisticsFromFirst => 2,
                 Clock::StatisticsBiasCorrected => 3,
+                Clock::StepAfterFirst => 4,
             };
             b.flat(&ADVANCE, 64, batch, &[Some(op.block)], &[], [clock, 0, 0]);
         }

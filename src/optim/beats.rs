@@ -28,6 +28,16 @@ pub(crate) trait Beats {
         None
     }
 
+    /// Steps with the bases of earlier steps, then takes this step's gradient into the statistics; the first gradient goes into the statistics alone.
+    fn update_first(&self) -> bool {
+        false
+    }
+
+    /// Makes the first bases of some layers of a stack, where [`update_first`](Self::update_first).
+    fn start(&self, _r: &mut Recorder, _stack: &Stack, _state: &Self::State, _layers: Range<usize>) -> Result<()> {
+        Ok(())
+    }
+
     /// Takes taps into statistics.
     fn accumulate(&self, _r: &mut Recorder, _stack: &Stack, _state: &Self::State) -> Result<()> {
         Ok(())
@@ -102,6 +112,8 @@ pub(crate) struct Segments {
     pub(crate) begin: usize,
     pub(crate) accumulate: usize,
     pub(crate) refresh: Vec<usize>,
+    /// First bases, one a bucket; empty but for methods that update first.
+    pub(crate) start: Vec<usize>,
     pub(crate) apply: usize,
     pub(crate) apply_plain: usize,
     /// `None`: every step is begin and apply.
@@ -135,21 +147,28 @@ pub(crate) fn record<B: Beats>(
         pairs.iter().try_for_each(|(stack, _)| stack.check_taps(r))?;
     }
     let begin = r.segment(format!("{prefix}begin"));
-    pairs.iter().try_for_each(|(stack, _)| stack.begin(r))?;
+    pairs.iter().try_for_each(|(stack, _)| stack.begin(r, method.update_first()))?;
     let accumulate = r.segment(format!("{prefix}accumulate"));
     if cadence.is_some() {
         pairs.iter().try_for_each(|(stack, state)| method.accumulate(r, stack, state))?;
     }
-    let (mut refresh, mut schedule) = (Vec::new(), None);
+    let (mut refresh, mut start, mut schedule) = (Vec::new(), Vec::new(), None);
     if let Some((statistics_every, precondition_every, start_step)) = cadence {
         let buckets = buckets(&pairs, precondition_every);
+        let update_first = method.update_first();
+        for (i, bucket) in buckets.iter().enumerate().filter(|_| update_first) {
+            start.push(r.segment(format!("{prefix}start {}/{}", i + 1, buckets.len())));
+            for (s, layers) in bucket {
+                method.start(r, &pairs[*s].0, &pairs[*s].1, layers.clone())?;
+            }
+        }
         for (i, bucket) in buckets.iter().enumerate() {
             refresh.push(r.segment(format!("{prefix}refresh {}/{}", i + 1, buckets.len())));
             for (s, layers) in bucket {
                 method.refresh(r, &pairs[*s].0, &pairs[*s].1, layers.clone())?;
             }
         }
-        schedule = Some(Schedule { statistics_every, precondition_every, start_step, buckets: buckets.len() });
+        schedule = Some(Schedule { statistics_every, precondition_every, start_step, buckets: buckets.len(), update_first });
     }
     let apply = r.segment(format!("{prefix}apply"));
     method.apply(r, &pairs, cadence.is_some())?;
@@ -157,7 +176,7 @@ pub(crate) fn record<B: Beats>(
     if cadence.is_some_and(|c| c.2 > 0) {
         method.apply(r, &pairs, false)?;
     }
-    Ok(Segments { rates: rates_segment, check_taps, begin, accumulate, refresh, apply, apply_plain, schedule })
+    Ok(Segments { rates: rates_segment, check_taps, begin, accumulate, refresh, start, apply, apply_plain, schedule })
 }
 
 /// For each bucket, which layers of which stacks it refreshes.

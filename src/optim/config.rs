@@ -5,6 +5,7 @@ use super::kfac::Kfac;
 use super::muon::Muon;
 use super::sgd::Sgd;
 use super::shampoo::Shampoo;
+use super::soap::Soap;
 use crate::error::{Error, Result};
 use crate::plan::block;
 
@@ -26,6 +27,8 @@ pub enum Method {
     Shampoo(Shampoo),
     /// Orthogonalised momentum.
     Muon(Muon),
+    /// Adam in the eigenbasis of those matrices.
+    Soap(Soap),
 }
 
 macro_rules! from {
@@ -37,7 +40,7 @@ macro_rules! from {
         })*
     };
 }
-from!(Sgd, Adam, AdamW, Kfac, Shampoo, Muon);
+from!(Sgd, Adam, AdamW, Kfac, Shampoo, Muon, Soap);
 
 /// How past and new terms add up, in [`Muon`]'s momentum and in [`Shampoo`]'s statistics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -52,6 +52,7 @@ mod optimizer;
 mod schedule;
 mod sgd;
 mod shampoo;
+mod soap;
 mod stack;
 
 pub use adam::{Adam, AdamW};
@@ -67,3 +68,4 @@ pub use optimizer::{MemoryReport, Optimizer};
 pub use schedule::{Beat, Schedule};
 pub use sgd::Sgd;
 pub use shampoo::{EpsilonScale, Shampoo, WeightDecay};
+pub use soap::Soap;

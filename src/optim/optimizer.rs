@@ -278,6 +278,7 @@ impl Optimizer {
                     Beat::Begin => Some(s.begin),
                     Beat::Accumulate => Some(s.accumulate),
                     Beat::Refresh(bucket) => s.refresh.get(bucket).copied(),
+                    Beat::Start(bucket) => s.start.get(bucket).copied(),
                     Beat::Apply => Some(s.apply),
                     Beat::ApplyPlain => Some(s.apply_plain),
                 })),

@@ -11,6 +11,8 @@ pub enum Beat {
     Accumulate,
     /// Make new roots for one bucket of layers.
     Refresh(usize),
+    /// Make the first bases for those of one bucket of layers that have none ([`Soap`](super::Soap)).
+    Start(usize),
     /// Update the weights along the preconditioned direction.
     Apply,
     /// Update the weights along the plain gradient.
@@ -25,7 +27,7 @@ pub enum Beat {
 ///
 /// ```
 /// use layerwise::optim::{Beat, Schedule};
-/// let s = Schedule { statistics_every: 2, precondition_every: 4, start_step: 2, buckets: 2 };
+/// let s = Schedule { statistics_every: 2, precondition_every: 4, start_step: 2, buckets: 2, update_first: false };
 /// let at = |step| s.segments(step).collect::<Vec<_>>();
 /// assert_eq!(at(0), [Beat::CheckTaps, Beat::Begin, Beat::Accumulate, Beat::ApplyPlain]);
 /// assert_eq!(at(1), [Beat::Begin, Beat::ApplyPlain]);
@@ -33,6 +35,19 @@ pub enum Beat {
 /// assert_eq!(at(3), [Beat::Begin, Beat::Apply]);
 /// assert_eq!(at(4), [Beat::CheckTaps, Beat::Begin, Beat::Accumulate, Beat::Refresh(1), Beat::Apply]);
 /// assert_eq!(at(6), [Beat::CheckTaps, Beat::Begin, Beat::Accumulate, Beat::Refresh(0), Beat::Apply]);
+/// ```
+///
+/// With `update_first` a step's gradient serves only later steps: the update comes before the statistics and the refresh. The first step has no update; all
+/// buckets start there, and once more at their first refresh, for what had no gradient yet.
+///
+/// ```
+/// use layerwise::optim::{Beat, Schedule};
+/// let s = Schedule { statistics_every: 1, precondition_every: 4, start_step: 0, buckets: 2, update_first: true };
+/// let at = |step| s.segments(step).collect::<Vec<_>>();
+/// assert_eq!(at(0), [Beat::Begin, Beat::Accumulate, Beat::Start(0), Beat::Start(1)]);
+/// assert_eq!(at(1), [Beat::Begin, Beat::Apply, Beat::Accumulate]);
+/// assert_eq!(at(4), [Beat::Begin, Beat::Apply, Beat::Accumulate, Beat::Start(0), Beat::Refresh(0)]);
+/// assert_eq!(at(6), [Beat::Begin, Beat::Apply, Beat::Accumulate, Beat::Refresh(1)]);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Schedule {
@@ -44,6 +59,8 @@ pub struct Schedule {
     pub start_step: u64,
     /// Buckets of layers.
     pub buckets: usize,
+    /// The update precedes statistics and refresh ([`Soap`](super::Soap)).
+    pub update_first: bool,
 }
 
 impl Schedule {
@@ -52,14 +69,27 @@ impl Schedule {
         let schedule = *self;
         let statistics = step.is_multiple_of(self.statistics_every.max(1));
         let started = step >= self.start_step;
-        let refresh = (0..self.buckets).filter(move |&i| schedule.refreshes(step, i)).map(Beat::Refresh);
+        let refresh = (0..self.buckets).filter(move |&i| schedule.refreshes(step, i));
+        let update = if started { Beat::Apply } else { Beat::ApplyPlain };
+        let (first, statistics) = (self.update_first, statistics.then_some(Beat::Accumulate));
+        let renew = refresh.flat_map(move |i| {
+            let start = schedule.starts(step).then_some(Beat::Start(i));
+            start.into_iter().chain((!first || step > schedule.start_step).then_some(Beat::Refresh(i)))
+        });
         statistics
-            .then_some(Beat::CheckTaps)
+            .filter(|_| !first)
+            .map(|_| Beat::CheckTaps)
             .into_iter()
             .chain([Beat::Begin])
-            .chain(statistics.then_some(Beat::Accumulate))
-            .chain(refresh)
-            .chain([if started { Beat::Apply } else { Beat::ApplyPlain }])
+            .chain((first && step > 0).then_some(update))
+            .chain(statistics)
+            .chain(renew)
+            .chain((!first).then_some(update))
+    }
+
+    /// True if buckets that are refreshed at this step look for layers without a basis.
+    fn starts(&self, step: u64) -> bool {
+        self.update_first && step.checked_sub(self.start_step).is_some_and(|since| since <= self.precondition_every)
     }
 
     fn refreshes(&self, step: u64, bucket: usize) -> bool {
@@ -98,7 +128,7 @@ mod tests {
     #[test]
     fn every_bucket_is_refreshed_once_a_period() {
         for (every, buckets) in [(1, 1), (3, 3), (10, 4), (7, 2)] {
-            let s = Schedule { statistics_every: 1, precondition_every: every, start_step: 5, buckets };
+            let s = Schedule { statistics_every: 1, precondition_every: every, start_step: 5, buckets, update_first: false };
             assert!((0..5).all(|t| s.segments(t).all(|b| !matches!(b, Beat::Refresh(_) | Beat::Apply))));
             assert_eq!(s.segments(5).filter(|b| matches!(b, Beat::Refresh(_))).count(), buckets);
             for bucket in 0..buckets {

@@ -2,7 +2,7 @@
 
 use super::group::{Parameter, Taps};
 use crate::error::Result;
-use crate::plan::{Axpby, Recorder, Value, block};
+use crate::plan::{Advance, Axpby, CheckFinite, Clock, Recorder, ReduceKind, Value, block};
 use crate::prepared::Bindings;
 use crate::tensor::{Shape, Tensor};
 
@@ -90,17 +90,24 @@ impl Stack {
     pub(crate) fn check_taps(&self, r: &mut Recorder) -> Result<()> {
         let flag = self.column(block::FLAG)?;
         for x in self.taps.map(TapValues::both).into_iter().flatten() {
-            r.record(crate::plan::CheckFinite { x, flag })?;
+            r.record(CheckFinite { x, flag })?;
         }
         Ok(())
     }
 
-    pub(crate) fn begin(&self, r: &mut Recorder) -> Result<()> {
+    /// With `update_first` the gradient's squared norm has to be finite too: rotated, an element may be as large as that.
+    pub(crate) fn begin(&self, r: &mut Recorder, update_first: bool) -> Result<()> {
         if let Some(staged) = self.staged {
             r.record(Axpby::copy(staged, self.gradient))?;
         }
-        r.record(crate::plan::CheckFinite { x: self.gradient, flag: self.column(block::FLAG)? })?;
-        r.record(crate::plan::Advance { block: self.block, clock: crate::plan::Clock::Step })
+        let flag = self.column(block::FLAG)?;
+        r.record(CheckFinite { x: self.gradient, flag })?;
+        if update_first {
+            // The check refuses what is above 1e18: a square above 1e37 here.
+            let x = r.reduce(ReduceKind::SumSq, 1e-19, self.gradient)?;
+            r.record(CheckFinite { x, flag })?;
+        }
+        r.record(Advance { block: self.block, clock: if update_first { Clock::StepAfterFirst } else { Clock::Step } })
     }
 }
 

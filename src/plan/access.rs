@@ -2,7 +2,7 @@
 
 use super::block;
 use super::op::{Op, ReduceKind};
-use super::spectral_op::{EIGH_SINGLE_MAX, Eigh, OPERATOR_NORM_MAX, control};
+use super::spectral_op::{EIGH_SINGLE_MAX, Eigh, OPERATOR_NORM_MAX, Qr, control};
 use super::value::{Coef, Value};
 use crate::tensor::ElementType;
 
@@ -72,6 +72,11 @@ impl Op {
                 list.push(("work", op.work, Write));
                 list.extend(op.spare.map(|v| ("spare", v, Write)));
             }
+            Op::Qr(op) => {
+                list.extend([("a", op.a, Read), ("q", op.q, Write), ("work", op.work, Write)]);
+                list.extend([("reflectors", op.reflectors, Write), ("product", op.product, Write)]);
+            }
+            Op::SortColumns(op) => list.extend([("keys", op.keys, Read), ("x", op.x, Read), ("out", op.out, Write)]),
             Op::SpectrumScale(op) => {
                 list.extend([("x", op.x, Read), ("values", op.values, Read), ("out", op.out, Write)]);
                 optional(&mut list, "block", op.block);
@@ -137,6 +142,8 @@ impl Op {
             Op::SolveTriangular(op) => op.out.items,
             Op::OperatorNorm(op) => op.out.items,
             Op::Eigh(op) => op.values.items,
+            Op::Qr(op) => op.q.items,
+            Op::SortColumns(op) => op.out.items,
             Op::SpectrumScale(op) => op.out.items,
             Op::Quotient(op) => op.out.items,
             Op::IterationControl(op) => op.control.items,
@@ -196,6 +203,11 @@ impl Op {
                 let work = Eigh::work_shape(1, n);
                 vec![("a", n, n), ("values", 1, n), ("vectors", n, n), ("work", work.rows, work.cols), ("spare", work.cols, work.cols)]
             }
+            Op::Qr(op) => {
+                let n = op.q.rows;
+                vec![("a", n, n), ("q", n, n), ("work", n, n), ("reflectors", 2 * n, n), ("product", Qr::PANEL, n)]
+            }
+            Op::SortColumns(op) => vec![("keys", 1, op.out.cols), ("x", op.out.rows, op.out.cols)],
             Op::SpectrumScale(op) => {
                 let (m, n) = (op.out.rows, op.out.cols);
                 vec![("x", m, n), ("values", 1, n)]
@@ -308,6 +320,9 @@ impl Op {
                 Err(("spare", format!("scratch beyond order {EIGH_SINGLE_MAX}"), "none".into()))
             }
             Op::Eigh(op) if [Some(op.work), op.spare].into_iter().flatten().any(|v| v.col_stride != 1 || v.row_stride != v.cols) => {
+                Err(("work", "dense row-major items".into(), "a strided view".into()))
+            }
+            Op::Qr(op) if [op.work, op.reflectors, op.product].into_iter().any(|v| v.col_stride != 1 || v.row_stride != v.cols) => {
                 Err(("work", "dense row-major items".into(), "a strided view".into()))
             }
             Op::SpectrumScale(op) if !(1..=16).contains(&op.exponent) => Err(("exponent", "1 to 16".into(), op.exponent.to_string())),

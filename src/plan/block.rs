@@ -75,4 +75,6 @@ columns! {
     RIDGE = 29,
     /// Device: failed refreshes so far.
     FAILED_ROOTS = 30,
+    /// Device: 1 from the gradient that starts SOAP's statistics until there are eigenvectors of them.
+    FRESH = 31,
 }

@@ -56,6 +56,9 @@ impl Op {
             }
             // Tridiagonalization and its way back; Jacobi on a GPU takes several times as much.
             Op::Eigh(op) => 9 * (op.vectors.rows as u64).pow(3),
+            // The reflections, and their product.
+            Op::Qr(op) => 8 * (op.q.rows as u64).pow(3) / 3,
+            Op::SortColumns(op) => area(&op.out) + (op.out.cols as u64).pow(2),
             Op::SpectrumScale(op) => 8 * area(&op.out),
             Op::Quotient(_) | Op::IterationControl(_) => 8,
             Op::RandomFill(op) => 16 * area(&op.out),

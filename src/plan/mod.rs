@@ -23,6 +23,7 @@ pub use recorder::Recorder;
 #[cfg(feature = "gpu")]
 pub(crate) use spectral_op::EIGH_PAIR;
 pub use spectral_op::{
-    EIGH_SINGLE_MAX, Eigh, IterationControl, OPERATOR_NORM_MAX, OperatorNorm, Order, Quotient, SpectrumScale, Stage, control,
+    EIGH_SINGLE_MAX, Eigh, IterationControl, OPERATOR_NORM_MAX, OperatorNorm, Order, Qr, Quotient, SortColumns, SpectrumScale, Stage,
+    control,
 };
 pub use value::{Coef, Role, Value, ValueInfo};

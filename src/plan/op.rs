@@ -1,6 +1,6 @@
 //! The closed set of operations. Engines execute it by an exhaustive `match`; nothing else computes.
 
-use super::spectral_op::{Eigh, IterationControl, OperatorNorm, Quotient, SpectrumScale};
+use super::spectral_op::{Eigh, IterationControl, OperatorNorm, Qr, Quotient, SortColumns, SpectrumScale};
 use super::value::{Coef, Value};
 
 /// `out = alpha a b + beta d + gamma I`, per item, accumulated in f32.
@@ -228,6 +228,10 @@ pub struct RandomFill {
 pub enum Clock {
     /// The optimizer's step: consumes the bad-gradient flag into the gate, then counter, learning rate and bias corrections.
     Step,
+    /// As `Step`, but the first good gradient of an item goes into the statistics alone (SOAP): its gate stays shut and no counter moves.
+    ///
+    /// The statistics' effective decay is the configured one, 1 where the gradient is refused.
+    StepAfterFirst,
     /// The statistics' running average from the identity: the effective decay is the configured one.
     StatisticsFromIdentity,
     /// The statistics' running average from the first batch: effective decay 0 while the carried weight is 0, then the configured one; the weight becomes 1.
@@ -410,6 +414,10 @@ ops! {
     OperatorNorm => "operator_norm",
     /// Symmetric eigendecomposition.
     Eigh => "eigh",
+    /// Orthonormal factor.
+    Qr => "qr",
+    /// Columns in order.
+    SortColumns => "sort_columns",
     /// Columns times an inverse root of a spectrum.
     SpectrumScale => "spectrum_scale",
     /// Quotient of scalars.

@@ -142,7 +142,7 @@ impl Op {
             }
             Op::GraftDirection(op) => if op.corrected { " corrected" } else { "" }.into(),
             Op::ColumnMean(_) | Op::CheckFinite(_) | Op::OperatorNorm(_) | Op::FactorDamping(_) => String::new(),
-            Op::RootOutcome(_) | Op::KlClip(_) | Op::NormRatio(_) => String::new(),
+            Op::RootOutcome(_) | Op::KlClip(_) | Op::NormRatio(_) | Op::Qr(_) | Op::SortColumns(_) => String::new(),
         }
     }
 }

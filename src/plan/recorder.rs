@@ -5,7 +5,7 @@ use super::op::{
     NormRatio, Op, RandomFill, Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,
 };
 use super::plan::{Plan, Segment};
-use super::spectral_op::{EIGH_SINGLE_MAX, Eigh, IterationControl, OperatorNorm, Order, Quotient, SpectrumScale};
+use super::spectral_op::{EIGH_SINGLE_MAX, Eigh, IterationControl, OperatorNorm, Order, Qr, Quotient, SortColumns, SpectrumScale};
 use super::value::{Coef, Role, Value, ValueInfo};
 use crate::error::{Error, Result};
 use crate::tensor::{ElementType, Shape};
@@ -240,6 +240,29 @@ impl Recorder {
         let spare = if n > EIGH_SINGLE_MAX { Some(self.scratch("eigh.spare", Shape::new(batch, shape.cols, shape.cols))?) } else { None };
         self.record(Eigh { a, order, values, vectors, work, spare })?;
         Ok((values, vectors))
+    }
+
+    /// Scratch orthonormal factor of `a` by [`Qr`]; [`linalg::qr`](crate::linalg::qr()) takes matrices of any scale.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn qr(&mut self, a: Value) -> Result<Value> {
+        let (batch, n) = (Self::batch_of(&[a]), a.rows);
+        let [q, work, reflectors, product] = [("q", n), ("work", n), ("reflectors", 2 * n), ("product", Qr::PANEL)]
+            .map(|(name, rows)| self.temporary(&format!("qr.{name}"), batch, rows, n));
+        let (q, work, reflectors, product) = (q?, work?, reflectors?, product?);
+        self.record(Qr { a, q, work, reflectors, product })?;
+        Ok(q)
+    }
+
+    /// Scratch columns of `x` by descending `keys` `[1, n]`.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn sort_columns(&mut self, keys: Value, x: Value) -> Result<Value> {
+        let out = self.temporary("sort_columns", Self::batch_of(&[keys, x]), x.rows, x.cols)?;
+        self.record(SortColumns { keys, x, out })?;
+        Ok(out)
     }
 
     /// Scratch scalar `scale x / y` (`None` is 1), or `scale x / sqrt(y)` with `root`; 0 where that is not finite.

@@ -101,6 +101,43 @@ pub struct Quotient {
     pub root: bool,
 }
 
+/// Orthonormal factor of a square matrix: `a = q r`, `r` upper triangular with a diagonal that is not negative.
+///
+/// Householder reflections, so that `q` is orthonormal to rounding for every finite matrix, rank-deficient or zero: a column that depends on those before
+/// it is completed by some direction orthogonal to all. On a GPU in f32, panels of 32 columns, their reflections gathered into `I - Y V^T` and applied by
+/// matrix products; on the CPU path **in f64**, rounded at the end.
+///
+/// `max |a|` should lie near 1 on a GPU ([`linalg::qr`](crate::linalg::qr()) scales): what is left of a column counts as zero there below 1e-13.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Qr {
+    /// `[n, n]`.
+    pub a: Value,
+    /// `[n, n]`.
+    pub q: Value,
+    /// Dense scratch, `[n, n]`.
+    pub work: Value,
+    /// Dense scratch, `[2 n, n]`.
+    pub reflectors: Value,
+    /// Dense scratch, `[Qr::PANEL, n]`.
+    pub product: Value,
+}
+
+impl Qr {
+    /// Columns whose reflections are applied together; the shader's `PANEL`.
+    pub const PANEL: usize = 32;
+}
+
+/// `out` = the columns of `x` by descending `keys`; of equal keys the earlier column first. NaN has a place too.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SortColumns {
+    /// `[1, n]`.
+    pub keys: Value,
+    /// `[m, n]`.
+    pub x: Value,
+    /// `[m, n]`.
+    pub out: Value,
+}
+
 /// Columns of an [`IterationControl`]'s row.
 pub mod control {
     /// 1 while the item iterates: gates the work.

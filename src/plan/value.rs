@@ -206,6 +206,17 @@ impl Value {
         Ok(Value { items: self.cols, modulo: self.cols, item_stride: self.col_stride, cols: 1, col_stride: 1, ..self })
     }
 
+    /// The diagonal of each item as a row: `[items, n, n]` becomes `[items, 1, n]`. No data moves.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the items are not square.
+    pub fn diagonal(self) -> Result<Self> {
+        if self.rows != self.cols {
+            return Err(self.refuse("diagonal", "square items"));
+        }
+        Ok(Value { rows: 1, row_stride: 1, col_stride: self.row_stride + self.col_stride, ..self })
+    }
+
     /// The diagonal of the only item as items: `[1, n, n]` becomes `[n, 1, 1]`. No data moves.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 use layerwise::linalg::{self, NewtonSchulz};
 use layerwise::optim::{
     Accumulation, Adam, AdamW, DampingSplit, EpsilonScale, Graft, Group, Kfac, Method, Muon, Optimizer, OutputGradients, Parameter, Sgd,
-    Shampoo, StatisticsStart, WeightDecay,
+    Shampoo, Soap, StatisticsStart, WeightDecay,
 };
 use layerwise::{Context, Shape, Tensor};
 use libtest_mimic::Failed;
@@ -89,6 +89,39 @@ fn torch(ctx: &Context, name: &str, shapes: &[(&str, usize, usize)], method: Met
         }
     }
     Ok(())
+}
+
+/// SOAP with the reference's eigenvectors of the first statistics: those of a null space are anyone's choice.
+fn soap(ctx: &Context, name: &str, shapes: &[(&str, usize, usize)], steps: usize, method: Soap) -> Outcome {
+    for &(shape, rows, cols) in shapes {
+        let inputs = File::open(&format!("inputs/{shape}.safetensors"))?;
+        let wanted = File::open(&format!("{name}/{shape}.safetensors"))?;
+        let weight = upload(ctx, &inputs.at("param0", 0, rows, cols)?)?;
+        let gradient = ctx.zeros(Shape::matrix(rows, cols))?;
+        let group = Group::new(method).parameter(Parameter::new("w", &weight, &gradient));
+        let mut optimizer = Optimizer::builder(ctx).group(group).build()?;
+        for step in 0..steps {
+            gradient.write(&narrow(&inputs.at("grads", step, rows, cols)?))?;
+            optimizer.step()?;
+            let want = wanted.at("params", step, rows, cols)?;
+            let tol = seeded_tolerance(name, shape)?;
+            close(&weight.read()?, &want.data, tol).map_err(|e| format!("{shape}, step {}: {e}", step + 1))?;
+            for (ours, theirs, n) in [("w.left_basis", "state.Q_init_left", rows), ("w.right_basis", "state.Q_init_right", cols)] {
+                if let Some((_, tensor)) = optimizer.state().find(|(name, _)| step == 0 && *name == ours) {
+                    tensor.write(&narrow(&wanted.at(theirs, 0, n, n)?))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The smaller of what the manifest allows a portable case, and any case that starts from given bases.
+fn seeded_tolerance(case: &str, shape: &str) -> Result<Tol, Failed> {
+    let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(format!("{ROOT}manifest.json"))?)?;
+    let entry = &manifest["cases"][case]["shapes"][shape];
+    let bounds = [&entry["suggested_atol"], &entry["seeded_atol"]].into_iter().filter_map(serde_json::Value::as_f64);
+    bounds.reduce(f64::min).map(Tol::absolute).ok_or_else(|| format!("no tolerance for {case}, {shape}").into())
 }
 
 const N: usize = 32;
@@ -213,6 +246,11 @@ pub(crate) fn cases() -> Vec<Case> {
         ..shampoo
     };
     let adam_graft = Graft::Adam { beta2: 0.99, epsilon: 1e-8 };
+    const SQUARE_AND_OTHERS: &[(&str, usize, usize)] =
+        &[("7x5", 7, 5), ("64x32", 64, 32), ("1x17", 1, 17), ("16x16", 16, 16), ("12x12w", 12, 12)];
+    let soap_case = |name: &'static str, shapes: &'static [_], steps: usize, method: Soap| {
+        case(format!("golden::{name}"), move |ctx| soap(ctx, name, shapes, steps, method))
+    };
     let momentum = Sgd { learning_rate: 0.05, momentum: 0.9, weight_decay: 0.01, ..Sgd::default() };
     let adamw = AdamW { learning_rate: 0.01, beta2: 0.95, weight_decay: 0.1, ..AdamW::default() };
     let pi = Kfac {
@@ -245,6 +283,25 @@ pub(crate) fn cases() -> Vec<Case> {
         ),
         torch_case("torch_muon_default", muon.into()),
         torch_case("keller_muon_default", Muon::default().into()),
+        soap_case("soap_default_f10", SQUARE_AND_OTHERS, 10, Soap { precondition_1d: true, ..Soap::default() }),
+        soap_case(
+            "soap_f1",
+            &[("7x5", 7, 5), ("16x16", 16, 16), ("12x12w", 12, 12)],
+            10,
+            Soap { learning_rate: 0.01, beta1: 0.9, statistics_decay: Some(0.9), precondition_every: 1, ..Soap::default() },
+        ),
+        soap_case(
+            "soap_one_sided",
+            &[("64x32", 64, 32), ("7x5", 7, 5)],
+            10,
+            Soap { learning_rate: 0.01, max_precondition_dim: 6, precondition_every: 3, ..Soap::default() },
+        ),
+        soap_case(
+            "soap_f10_25steps",
+            &[("12x12w_25", 12, 12), ("20x20w_25", 20, 20)],
+            25,
+            Soap { learning_rate: 0.005, ..Soap::default() },
+        ),
         case("golden::kfac_pytorch_inverse", kfac_pytorch),
         case("golden::kfac_numpy_plain", |ctx| {
             kfac_numpy(ctx, "kfac_numpy_plain_inverse_like_kfac_pytorch", Kfac { damping: 0.003, ..Kfac::default() })

@@ -2,8 +2,8 @@
 
 use layerwise::plan::{
     AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, Convert, Distribution, EIGH_SINGLE_MAX, Eigh, FactorDamping,
-    Gemm, GraftDirection, IterationControl, KlClip, KronFactor, NormRatio, OPERATOR_NORM_MAX, Op, OperatorNorm, Order, Quotient,
-    RandomFill, Reduce, ReduceKind, Role, RootOutcome, SgdUpdate, SolveTriangular, SpectrumScale, Stage, block, control,
+    Gemm, GraftDirection, IterationControl, KlClip, KronFactor, NormRatio, OPERATOR_NORM_MAX, Op, OperatorNorm, Order, Qr, Quotient,
+    RandomFill, Reduce, ReduceKind, Role, RootOutcome, SgdUpdate, SolveTriangular, SortColumns, SpectrumScale, Stage, block, control,
 };
 use layerwise::{Coef, ElementType, Error, Plan, Recorder, Shape, Value};
 
@@ -119,6 +119,11 @@ const REFUSED: &[(&str, Attempt)] = &[
     ("control", |s| steering(s, 2, control::WIDTH - 1)),
     ("1 to 8", |s| steering(s, 9, control::WIDTH)),
     ("smaller side", |s| OperatorNorm { x: s.v(1, OPERATOR_NORM_MAX + 1, OPERATOR_NORM_MAX + 1), out: s.v(1, 1, 1) }.into()),
+    ("q", |s| qr(s, 5, |s| s.v(2, 5, 4))),
+    ("reflectors", |s| qr(s, 5, |s| s.v(2, 5, 5))),
+    ("dense", |s| qr(s, 10, |s| s.v(2, 5, 5).t())),
+    ("keys", |s| SortColumns { keys: s.v(2, 3, 1), x: s.v(2, 3, 4), out: s.v(2, 3, 4) }.into()),
+    ("x", |s| SortColumns { keys: s.v(2, 1, 4), x: s.v(2, 4, 3), out: s.v(2, 3, 4) }.into()),
     ("keys", |s| random(s.v(2, 3, 4), s.v(2, 1, 1), s.v(2, 1, 1))),
     ("step", |s| random(s.v(2, 3, 4), s.v(2, 1, 2), s.v(1, 1, 1))),
     ("dense", |s| random(s.v(2, 3, 4).t(), s.v(2, 1, 2), s.v(2, 1, 1))),
@@ -179,6 +184,12 @@ fn eigenpairs(s: &mut Shelf, n: usize, vectors: usize, values: usize) -> Op {
 fn steering(s: &mut Shelf, p: u32, width: usize) -> Op {
     let (x, control) = (s.v(2, 1, 1), s.v(2, 1, width));
     IterationControl { stage: Stage::Newton, p, x, ridge: Coef::Const(0.0), relative: false, block: None, control }.into()
+}
+
+/// With so many rows of reflectors, and this as `q` and as `work`.
+fn qr(s: &mut Shelf, rows: usize, q: fn(&mut Shelf) -> Value) -> Op {
+    let (work, q) = (q(s), q(s));
+    Qr { a: s.v(2, 5, 5), q, work, reflectors: s.v(2, rows, 5), product: s.v(2, Qr::PANEL, 5) }.into()
 }
 
 /// Columns of the filtered gradient, of the gradient and of the second moment.

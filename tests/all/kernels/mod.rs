@@ -4,6 +4,7 @@ mod control;
 mod elementwise;
 mod factor;
 mod gemm;
+mod orthonormal;
 mod random;
 mod reduce;
 mod spectral;
@@ -44,7 +45,18 @@ fn batch(i: usize) -> usize {
 }
 
 fn rows() -> Vec<Row> {
-    [gemm::ROWS, factor::ROWS, elementwise::ROWS, reduce::ROWS, spectral::ROWS, random::ROWS, control::ROWS, update::ROWS].concat()
+    [
+        gemm::ROWS,
+        factor::ROWS,
+        elementwise::ROWS,
+        reduce::ROWS,
+        spectral::ROWS,
+        orthonormal::ROWS,
+        random::ROWS,
+        control::ROWS,
+        update::ROWS,
+    ]
+    .concat()
 }
 
 fn every_operation_has_a_row() -> Outcome {

@@ -1,7 +1,7 @@
 //! Layers with weights, gradients and taps, filled from seeds: what every test here steps.
 
 use layerwise::optim::{
-    Accumulation, Adam, AdamW, Graft, Group, Kfac, Method, Muon, MuonScale, Optimizer, Parameter, Sgd, Shampoo, WeightDecay,
+    Accumulation, Adam, AdamW, Graft, Group, Kfac, Method, Muon, MuonScale, Optimizer, Parameter, Sgd, Shampoo, Soap, WeightDecay,
 };
 use layerwise::{Context, Shape, Tensor};
 use libtest_mimic::Failed;
@@ -77,6 +77,7 @@ pub(crate) fn methods() -> Vec<Method> {
     let sgd = Sgd { learning_rate: 0.05, momentum: 0.9, dampening: 0.3, weight_decay: 0.02, ..Sgd::default() };
     let kfac = Kfac { learning_rate: 0.02, damping: 0.01, kl_clip: Some(0.01), weight_decay: 0.02, ..Kfac::default() };
     let muon = Muon { learning_rate: 0.08, weight_decay: 0.02, ..Muon::default() };
+    let soap = Soap { learning_rate: 0.02, beta1: 0.9, statistics_decay: Some(0.8), precondition_every: 1, ..Soap::default() };
     vec![
         Sgd { learning_rate: 0.05, ..Sgd::default() }.into(),
         sgd.into(),
@@ -84,6 +85,8 @@ pub(crate) fn methods() -> Vec<Method> {
         Adam { learning_rate: 0.01, weight_decay: 0.02, ..Adam::default() }.into(),
         AdamW { learning_rate: 0.01, ..AdamW::default() }.into(),
         kfac.into(),
+        soap.into(),
+        Soap { max_precondition_dim: 7, normalise: true, null_space_floor: Some(1e-3), ..soap }.into(),
         Shampoo { learning_rate: 0.1, momentum: 0.5, nesterov: true, weight_decay: WeightDecay::Decoupled(0.02), ..Shampoo::default() }
             .into(),
         Shampoo {
