@@ -25,8 +25,9 @@ fn main() {
 
 type Routine = fn(&mut Recorder, Value) -> layerwise::Result<()>;
 
-const ROUTINES: [(&str, Routine); 4] = [
+const ROUTINES: [(&str, Routine); 5] = [
     ("cholesky", |r, a| r.cholesky(a, 1e-3, None).map(|_| ())),
+    ("qr", |r, a| linalg::qr(r, a).map(|_| ())),
     ("spd_inverse", |r, a| linalg::spd_inverse(r, a, 1e-3, None).map(|_| ())),
     ("spd_solve", |r, a| {
         let b = r.external("b", Shape::new(a.items(), a.rows(), 16))?;

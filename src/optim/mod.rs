@@ -1,9 +1,9 @@
 //! Optimizers: what a step does to weights, given gradients.
 //!
-//! A config struct per published method ([`Sgd`], [`Adam`], [`AdamW`], [`Kfac`], [`Shampoo`], [`Muon`]) says *what*, a [`Group`] says for which [`Parameter`]s and with which
+//! A config struct per published method ([`Sgd`], [`Adam`], [`AdamW`], [`Kfac`], [`Shampoo`], [`Soap`], [`Muon`]) says *what*, a [`Group`] says for which [`Parameter`]s and with which
 //! [`LearningRateSchedule`], and an [`Optimizer`] is all groups recorded into one plan. A step has beats: `begin` (look for non-finite gradients, advance
 //! the clocks), `accumulate` (statistics), `refresh` (roots of the statistics, bucket by bucket), `apply` (direction, clip, momentum, decay, update). A
-//! [`Schedule`] says which of them run at a step.
+//! [`Schedule`] says which of them run at a step, and in which order ([`Soap`] updates before it looks).
 //!
 //! ```
 //! use layerwise::optim::{Adam, Group, Optimizer, Parameter};

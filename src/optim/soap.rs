@@ -44,6 +44,9 @@ use crate::tensor::Shape;
 /// `f = max(null_space_floor, min(64 n 2^-23, 1/8))`. It is off by default: the reference has none, no refresh here can fail for want of it, and it slows
 /// the iteration for eigenvalues below `f lambda_max`.
 ///
+/// With the default epsilon an update may still move along them, by the step size times the sign of rounding noise: 1e-8 is below the rounding of a
+/// gradient near 1. An epsilon above it (1e-6 of the gradients' size) holds them still.
+///
 /// With several layers and `precondition_every > 1` the refreshes are spread over the steps ([`Schedule`](super::Schedule)); all bases are made at the first.
 ///
 /// Deviations: the two last, refusals, the floor; dimensions are never merged, tensors of higher rank are the caller's to flatten.
@@ -282,7 +285,15 @@ impl Beats for Soap {
             r.record(GraftDirection { g, m: state.first, v: state.second, corrected: false, out, block: stack.block })?;
             let direction = state.restore(r, out)?;
             let scale = self.scale(r, stack, direction)?;
-            r.record(SgdUpdate { w: stack.weight, g: direction, m: None, g_scale: Some(scale), nesterov: false, block: stack.block })?;
+            r.record(SgdUpdate {
+                w: stack.weight,
+                g: direction,
+                m: None,
+                g_scale: Some(scale),
+                nesterov: false,
+                decoupled: false,
+                block: stack.block,
+            })?;
         }
         Ok(())
     }

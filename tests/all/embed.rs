@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use layerwise::optim::{AdamW, Group, Kfac, Optimizer, Parameter, Sgd};
+use layerwise::optim::{AdamW, Group, Kfac, Optimizer, Parameter, Sgd, Soap};
 use layerwise::plan::Gemm;
 use layerwise::wgpu;
 use layerwise::{Bindings, Context, ElementType, Recorder, Shape, Tensor};
@@ -32,7 +32,7 @@ fn values(seed: u32, count: usize) -> Vec<f32> {
     rng.normals_f64(0, 0, count).into_iter().map(|x| x as f32).collect()
 }
 
-/// Four layers under KFAC with staggered refreshes, two under `AdamW`, one under SGD.
+/// Four layers under KFAC with staggered refreshes, two under `AdamW`, one under SGD, two under SOAP.
 struct Training {
     optimizer: Optimizer,
     weights: Vec<Tensor>,
@@ -55,7 +55,7 @@ impl Training {
             let parameter = Parameter::new(format!("layer{layer}"), &weights[layer], &gradients[layer]);
             group = group.parameter(parameter.samples(&inputs[layer], &outputs[layer]));
         }
-        let others = [Shape::matrix(9, 4), Shape::matrix(9, 4), Shape::vector(11)];
+        let others = [Shape::matrix(9, 4), Shape::matrix(9, 4), Shape::vector(11), Shape::matrix(5, 6), Shape::matrix(5, 6)];
         let (more, more_gradients) = (ctx.arena(&others)?, ctx.arena(&others)?);
         for (i, (w, g)) in (100u32..).zip(more.iter().zip(&more_gradients)) {
             w.write(&values(i, w.shape().elements()))?;
@@ -66,6 +66,7 @@ impl Training {
             .group(group)
             .group(Group::new(AdamW::default()).parameter(parameter(0)).parameter(parameter(1)))
             .group(Group::new(Sgd { momentum: 0.9, ..Sgd::default() }).parameter(parameter(2)))
+            .group(Group::new(Soap { precondition_every: 2, ..Soap::default() }).parameter(parameter(3)).parameter(parameter(4)))
             .build()?;
         Ok(Training { optimizer, weights: weights.into_iter().chain(more).collect() })
     }

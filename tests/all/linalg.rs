@@ -161,6 +161,30 @@ fn dependent_rows(ctx: &Context) -> Outcome {
     if ok == [0.0, 1.0, 0.0] { Ok(()) } else { Err(format!("ok {ok:?}").into()) }
 }
 
+/// `linalg::qr` at any scale, up to n = 1024: orthonormal columns, an upper triangular `q^T a`; nothing for what is not finite.
+fn any_qr(ctx: &Context) -> Outcome {
+    for (n, scale) in [(1, 1e-30), (7, 1e30), (33, 1e-36), (64, 1e20), (129, 1.0), (1024, 1e-10)] {
+        let items = seen(&[random(n as u64, n, n).plus(0.1, &Mat::identity(n)).map(|x| scale * x)]);
+        let (q, ok) = run(ctx, &[&items], |r, v| linalg::qr(r, v[0]))?;
+        close_to_largest(&ok, &[1.0], Tol::EXACT)?;
+        let q = Mat { rows: n, cols: n, data: q.into_iter().map(f64::from).collect() };
+        let defect = matmul(&q.t(), &q).plus(-1.0, &Mat::identity(n)).data.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+        let r = matmul(&q.t(), &items[0]);
+        let below = Mat::from_fn(n, n, |i, j| if j < i { r[(i, j)] } else { 0.0 }).norm() / r.norm();
+        if !(defect < 3e-6 && below < 2e-6 && (0..n).all(|i| r[(i, i)] > 0.0)) {
+            return Err(format!("{n}, {scale:e}: defect {defect:e}, below the diagonal {below:e}").into());
+        }
+    }
+    let bad =
+        [f64::NAN, f64::INFINITY, 0.0].map(|x| Mat::from_fn(5, 5, |r, c| if (r, c) == (3, 1) { x } else { f64::from(u8::from(r == c)) }));
+    let (_, ok) = run(ctx, &[&bad], |r, v| linalg::qr(r, v[0]))?;
+    close_to_largest(&ok, &[0.0, 0.0, 1.0], Tol::EXACT)?;
+    let (q, ok) = run(ctx, &[&[Mat::zeros(4, 4)]], |r, v| linalg::qr(r, v[0]))?;
+    close_to_largest(&ok, &[1.0], Tol::EXACT)?;
+    close_to_largest(&q, &Mat::identity(4).data, Tol::EXACT)?;
+    Ok(())
+}
+
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("linalg::spd_inverse", spd_inverse),
@@ -168,5 +192,6 @@ pub(crate) fn cases() -> Vec<Case> {
         case("linalg::failed_pivot", failed_pivot),
         case("linalg::orthonormalise", orthonormalise),
         case("linalg::dependent_rows", dependent_rows),
+        case("linalg::qr", any_qr),
     ]
 }

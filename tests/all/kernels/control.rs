@@ -14,6 +14,7 @@ pub(super) const ROWS: &[Row] = &[
     ("advance", "schedules", schedules),
     ("advance", "refused_gradient", refused),
     ("advance", "statistics_clocks", statistics),
+    ("advance", "after_the_first", after_the_first),
     ("advance", "many_items", many_clocks),
     ("factor_damping", "plain", |context| damping(context, false)),
     ("factor_damping", "split", |context| damping(context, true)),
@@ -154,6 +155,31 @@ fn statistics(context: &Context) -> Outcome {
         advanced(context, &rows, Clock::StatisticsBiasCorrected, times, corrected, Tol { relative: 1e-6, absolute: 2e-7 })?;
     }
     Ok(())
+}
+
+/// The first good gradient shuts the gate, moves no counter and marks the item; a refused one before it changes nothing but its own count.
+fn after_the_first(context: &Context) -> Outcome {
+    let mut rows: Vec<Mat> = (0..4).map(|_| fresh(1.0, 2.0, 10.0, 0.999)).collect();
+    for (i, row) in rows.iter_mut().enumerate() {
+        *at(row, block::STATISTICS_WEIGHT) = f64::from(u8::from(i >= 2));
+        *at(row, block::FLAG) = f64::from(u8::from(i % 2 == 1));
+        *at(row, block::FRESH) = 0.0;
+    }
+    let next = |row: &Mat| {
+        let (bad, before) = (row.data[block::FLAG as usize] != 0.0, row.data[block::STATISTICS_WEIGHT as usize]);
+        let mut new = step(row);
+        if !bad && before == 0.0 {
+            for column in [block::STEP, block::WEIGHT1, block::WEIGHT2] {
+                *at(&mut new, column) = row.data[column as usize];
+            }
+            *at(&mut new, block::GATE) = 0.0;
+            *at(&mut new, block::STATISTICS_WEIGHT) = 1.0;
+            *at(&mut new, block::FRESH) = 1.0;
+        }
+        *at(&mut new, block::STATISTICS_DECAY) = if bad { 1.0 } else { row.data[block::DECAY as usize] };
+        new
+    };
+    [1, 2, 3, 5].into_iter().try_for_each(|times| advanced(context, &rows, Clock::StepAfterFirst, times, next, Tol::relative(1e-6)))
 }
 
 /// Blocks of 32 columns: 70 000 items still fit one grid dimension, so that the clocks of items beyond it need more.

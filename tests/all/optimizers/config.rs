@@ -1,7 +1,7 @@
 //! What `build` refuses, and that it says why.
 
 use layerwise::optim::{
-    Adam, AdamW, Graft, Group, Kfac, LearningRateSchedule, Method, Muon, Optimizer, Parameter, Sgd, Shampoo, WeightDecay,
+    Adam, AdamW, Graft, Group, Kfac, LearningRateSchedule, Method, Muon, Optimizer, Parameter, Sgd, Shampoo, Soap, WeightDecay,
 };
 use layerwise::{Context, ElementType, Error, Shape};
 
@@ -68,6 +68,14 @@ fn fields(ctx: &Context) -> Outcome {
         bad.push(("graft.epsilon", Shampoo { graft: Graft::RmsProp { beta2: 0.9, epsilon }, ..shampoo }.into()));
         bad.push(("graft.epsilon", Shampoo { graft: Graft::Adam { beta2: 0.9, epsilon }, ..shampoo }.into()));
     }
+    refuse!(negative, Soap, learning_rate);
+    refuse!(not_decay, Soap, beta1);
+    refuse!(not_decay, Soap, beta2);
+    refuse!(not_decay.map(Some), Soap, statistics_decay);
+    refuse!(not_positive, Soap, epsilon);
+    refuse!(negative, Soap, weight_decay);
+    refuse!([0], Soap, precondition_every);
+    refuse!([-1e-9, 0.126, f64::NAN].map(Some), Soap, null_space_floor);
     refuse!(negative, Muon, learning_rate);
     refuse!(not_decay, Muon, momentum);
     refuse!(negative, Muon, weight_decay);

@@ -10,12 +10,22 @@ mod laws;
 mod muon;
 mod rig;
 mod shampoo;
+mod soap;
 
 use crate::case::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
     #[allow(unused_mut, reason = "feature checkpoint adds cases")]
-    let mut cases = vec![config::cases(), laws::cases(), kfac::cases(), shampoo::cases(), muon::cases(), cadence::cases(), embed::cases()];
+    let mut cases = vec![
+        config::cases(),
+        laws::cases(),
+        kfac::cases(),
+        shampoo::cases(),
+        soap::cases(),
+        muon::cases(),
+        cadence::cases(),
+        embed::cases(),
+    ];
     #[cfg(feature = "checkpoint")]
     cases.push(checkpoint::cases());
     cases.into_iter().flatten().collect()
