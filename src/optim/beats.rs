@@ -33,6 +33,11 @@ pub(crate) trait Beats {
         false
     }
 
+    /// Refuses gradients whose squared norm comes near the end of f32's range: rotated, an element may be as large as the norm.
+    fn refuses_large_norms(&self) -> bool {
+        self.update_first()
+    }
+
     /// Makes the first bases of some layers of a stack, where [`update_first`](Self::update_first).
     fn start(&self, _r: &mut Recorder, _stack: &Stack, _state: &Self::State, _layers: Range<usize>) -> Result<()> {
         Ok(())
@@ -147,7 +152,7 @@ pub(crate) fn record<B: Beats>(
         pairs.iter().try_for_each(|(stack, _)| stack.check_taps(r))?;
     }
     let begin = r.segment(format!("{prefix}begin"));
-    pairs.iter().try_for_each(|(stack, _)| stack.begin(r, method.update_first()))?;
+    pairs.iter().try_for_each(|(stack, _)| stack.begin(r, method.update_first(), method.refuses_large_norms()))?;
     let accumulate = r.segment(format!("{prefix}accumulate"));
     if cadence.is_some() {
         pairs.iter().try_for_each(|(stack, state)| method.accumulate(r, stack, state))?;

@@ -106,6 +106,7 @@ fn add_group(
         Method::Sgd(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::Adam(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::AdamW(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
+        Method::EigenvalueCorrectedShampoo(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::Soap(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::Shampoo(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::Kfac(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
@@ -164,6 +165,7 @@ fn block_row(group: &Group, trial: usize) -> Row {
         Method::Shampoo(m) => m.fill(&mut row),
         Method::Muon(m) => m.fill(&mut row),
         Method::Soap(m) => m.fill(&mut row),
+        Method::EigenvalueCorrectedShampoo(m) => m.fill(&mut row),
     }
     row
 }

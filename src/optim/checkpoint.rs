@@ -82,17 +82,17 @@ impl Optimizer {
     /// P.block                                         [trials, 1, 32]     columns of plan::block; health, counters, bias corrections
     /// P.momentum                                      [trials, out, in]   Muon; Sgd, Kfac and Shampoo with momentum
     /// P.neurons                                       [trials, out, 1]    Muon with neuron_decay
-    /// P.first_moment, P.second_moment                 [trials, out, in]   Adam, AdamW, Soap; Shampoo with beta1, with a graft that has one
+    /// P.first_moment, P.second_moment                 [trials, out, in]   Adam, AdamW, Soap, EigenvalueCorrectedShampoo; Shampoo with beta1, with a graft that has one
     /// P.left_statistics, P.left_inverse               [trials, out, out]  Kfac
     /// P.right_statistics, P.right_inverse             [trials, in, in]    Kfac; in counts the bias column
     /// P.left_statistics, P.left_root                  [trials, out, out]  Shampoo; with blocks left_statistics_0, ... of their sizes
     /// P.right_statistics, P.right_root                [trials, in, in]    Shampoo
-    /// P.left_statistics, P.left_basis                 [trials, out, out]  Soap; sides without a basis have none
-    /// P.right_statistics, P.right_basis               [trials, in, in]    Soap
+    /// P.left_statistics, P.left_basis                 [trials, out, out]  Soap, EigenvalueCorrectedShampoo; sides without a basis have none
+    /// P.right_statistics, P.right_basis               [trials, in, in]    as the left ones
     /// __metadata__: format     "layerwise optimizer state"
     ///               version    "1"
     ///               steps      steps of the optimizer, which fix the cadence of statistics and refreshes
-    ///               method.P   Sgd, Adam, AdamW, Soap, Muon(accumulation), Kfac(start of its statistics, scale of its output gradients),
+    ///               method.P   Sgd, Adam, AdamW, Soap, EigenvalueCorrectedShampoo(accumulation), Muon(accumulation), Kfac(start of its statistics, scale of its output gradients),
     ///                          or Shampoo(accumulation, graft, root of matrices, root of vectors)
     ///               checksum   of all names, shapes and bits: finds damage, does not stop a forger
     /// ```
@@ -323,6 +323,7 @@ fn kind(method: &Method) -> String {
             Accumulation::Sum => "Muon(Sum)".into(),
         },
         Method::Soap(_) => "Soap".into(),
+        Method::EigenvalueCorrectedShampoo(m) => format!("EigenvalueCorrectedShampoo({})", if m.beta2 == 1.0 { "Sum" } else { "Ema" }),
         Method::Kfac(m) => {
             let start = match m.statistics_start {
                 StatisticsStart::Identity => "Identity",

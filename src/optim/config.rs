@@ -1,6 +1,7 @@
 //! The methods as one type, and the checks that their fields share.
 
 use super::adam::{Adam, AdamW};
+use super::eigenvalue_corrected::EigenvalueCorrectedShampoo;
 use super::kfac::Kfac;
 use super::muon::Muon;
 use super::sgd::Sgd;
@@ -29,6 +30,8 @@ pub enum Method {
     Muon(Muon),
     /// Adam in the eigenbasis of those matrices.
     Soap(Soap),
+    /// Shampoo whose eigenvalues are second moments of the rotated gradient.
+    EigenvalueCorrectedShampoo(EigenvalueCorrectedShampoo),
 }
 
 macro_rules! from {
@@ -40,7 +43,7 @@ macro_rules! from {
         })*
     };
 }
-from!(Sgd, Adam, AdamW, Kfac, Shampoo, Muon, Soap);
+from!(Sgd, Adam, AdamW, Kfac, Shampoo, Muon, Soap, EigenvalueCorrectedShampoo);
 
 /// How past and new terms add up, in [`Muon`]'s momentum and in [`Shampoo`]'s statistics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -212,6 +212,7 @@ impl Group {
                 Method::Shampoo(m) => m.validate()?,
                 Method::Muon(m) => m.validate()?,
                 Method::Soap(m) => m.validate()?,
+                Method::EigenvalueCorrectedShampoo(m) => m.validate()?,
             }
         }
         if let Method::Muon(m) = &self.method {
@@ -231,13 +232,19 @@ impl Group {
             Method::Shampoo(m) => &mut m.learning_rate,
             Method::Muon(m) => &mut m.learning_rate,
             Method::Soap(m) => &mut m.learning_rate,
+            Method::EigenvalueCorrectedShampoo(m) => &mut m.learning_rate,
         };
         let given = |list: &Option<Vec<f64>>| list.as_ref().and_then(|l| l.get(trial).copied());
         *rate = given(&self.learning_rates).unwrap_or(*rate);
         let damping = match &mut method {
             Method::Kfac(m) => Some(&mut m.damping),
             Method::Shampoo(m) => Some(&mut m.epsilon),
-            Method::Sgd(_) | Method::Adam(_) | Method::AdamW(_) | Method::Muon(_) | Method::Soap(_) => None,
+            Method::Sgd(_)
+            | Method::Adam(_)
+            | Method::AdamW(_)
+            | Method::Muon(_)
+            | Method::Soap(_)
+            | Method::EigenvalueCorrectedShampoo(_) => None,
         };
         if let (Some(damping), Some(value)) = (damping, given(&self.dampings)) {
             *damping = value;

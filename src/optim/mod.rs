@@ -1,6 +1,7 @@
 //! Optimizers: what a step does to weights, given gradients.
 //!
-//! A config struct per published method ([`Sgd`], [`Adam`], [`AdamW`], [`Kfac`], [`Shampoo`], [`Soap`], [`Muon`]) says *what*, a [`Group`] says for which [`Parameter`]s and with which
+//! A config struct per published method ([`Sgd`], [`Adam`], [`AdamW`], [`Kfac`], [`Shampoo`], [`EigenvalueCorrectedShampoo`], [`Soap`],
+//! [`Muon`]) says *what*, a [`Group`] says for which [`Parameter`]s and with which
 //! [`LearningRateSchedule`], and an [`Optimizer`] is all groups recorded into one plan. A step has beats: `begin` (look for non-finite gradients, advance
 //! the clocks), `accumulate` (statistics), `refresh` (roots of the statistics, bucket by bucket), `apply` (direction, clip, momentum, decay, update). A
 //! [`Schedule`] says which of them run at a step, and in which order ([`Soap`] updates before it looks).
@@ -40,6 +41,7 @@ mod builder;
 #[cfg(feature = "checkpoint")]
 mod checkpoint;
 mod config;
+mod eigenvalue_corrected;
 #[cfg(feature = "checkpoint")]
 mod file;
 mod graft;
@@ -58,6 +60,7 @@ mod stack;
 pub use adam::{Adam, AdamW};
 pub use builder::Builder;
 pub use config::{Accumulation, Method};
+pub use eigenvalue_corrected::EigenvalueCorrectedShampoo;
 pub use graft::Graft;
 pub use group::{Group, Parameter, Taps};
 pub use health::{Health, ParameterHealth, TrialHealth};

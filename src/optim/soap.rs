@@ -106,23 +106,36 @@ impl Default for Soap {
 
 /// Statistics of one side and their eigenvectors.
 #[derive(Clone, Copy)]
-struct Side {
-    statistics: Value,
-    basis: Value,
+pub(super) struct Side {
+    pub(super) statistics: Value,
+    pub(super) basis: Value,
 }
 
 impl Side {
+    /// (left, right), each where its side is longer than 1 and no longer than `longest`.
+    pub(super) fn declare(stack: &Stack, keep: &mut Keep<'_>, longest: usize) -> Result<(Option<Side>, Option<Side>)> {
+        let mut side = |name: &str, n: usize| {
+            if n == 1 || n > longest {
+                return Ok(None);
+            }
+            let statistics = keep.square(stack, &format!("{name}_statistics"), n, Kind::Statistics, false)?;
+            let basis = keep.square(stack, &format!("{name}_basis"), n, Kind::Root, true)?;
+            Ok::<_, crate::Error>(Some(Side { statistics, basis }))
+        };
+        Ok((side("left", stack.weight.rows())?, side("right", stack.weight.cols())?))
+    }
+
     fn items(self, items: &Range<usize>) -> Result<Side> {
         Ok(Side { statistics: self.statistics.item_range(items.clone())?, basis: self.basis.item_range(items.clone())? })
     }
 }
 
-/// What SOAP keeps of a stack.
+/// What is kept of a stack.
 pub(crate) struct State {
-    first: Value,
-    second: Value,
-    left: Option<Side>,
-    right: Option<Side>,
+    pub(super) first: Value,
+    pub(super) second: Value,
+    pub(super) left: Option<Side>,
+    pub(super) right: Option<Side>,
 }
 
 impl State {
@@ -137,20 +150,46 @@ impl State {
         })
     }
 
-    fn sides(&self) -> impl Iterator<Item = &Side> {
+    pub(super) fn sides(&self) -> impl Iterator<Item = &Side> {
         self.left.iter().chain(&self.right)
     }
 
     /// `U^T x V`.
-    fn project(&self, r: &mut Recorder, x: Value) -> Result<Value> {
+    pub(super) fn project(&self, r: &mut Recorder, x: Value) -> Result<Value> {
         let half = if let Some(left) = self.left { r.matmul(left.basis.t(), x)? } else { x };
         if let Some(right) = self.right { r.matmul(half, right.basis) } else { Ok(half) }
     }
 
     /// `U x V^T`.
-    fn restore(&self, r: &mut Recorder, x: Value) -> Result<Value> {
+    pub(super) fn restore(&self, r: &mut Recorder, x: Value) -> Result<Value> {
         let half = if let Some(left) = self.left { r.matmul(left.basis, x)? } else { x };
         if let Some(right) = self.right { r.matmul(half, right.basis.t()) } else { Ok(half) }
+    }
+
+    /// Takes the gradient into the statistics, with the effective decay of this accumulation, where `gate` is open.
+    pub(super) fn accumulate(&self, r: &mut Recorder, stack: &Stack, gate: Value) -> Result<()> {
+        let g = stack.gradient;
+        for (side, samples) in self.left.iter().map(|s| (s, g.t())).chain(self.right.iter().map(|s| (s, g))) {
+            r.record(KronFactor {
+                decay: Coef::column(block::STATISTICS_DECAY),
+                scale: samples.rows() as f32,
+                block: Some(stack.block),
+                gate: Some(gate),
+                ..KronFactor::new(samples, side.statistics)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// `m <- beta1 m + (1 - beta1) x`.
+    pub(super) fn average(&self, r: &mut Recorder, stack: &Stack, x: Value) -> Result<()> {
+        r.record(Axpby {
+            alpha: Coef::column(block::ONE_MINUS_BETA1),
+            beta: Coef::column(block::BETA1),
+            block: Some(stack.block),
+            gate: Some(stack.column(block::GATE)?),
+            ..Axpby::add(x, self.first, self.first)
+        })
     }
 
     /// Takes over new bases and turns the first moment into them, where `gate` is open.
@@ -200,17 +239,8 @@ impl Beats for Soap {
     }
 
     fn declare(&self, stack: &Stack, keep: &mut Keep<'_>) -> Result<State> {
-        let (out, inn) = (stack.weight.rows(), stack.weight.cols());
-        let matrix = self.precondition_1d || (out > 1 && inn > 1);
-        let mut side = |name: &str, n: usize| {
-            if !matrix || n == 1 || n > self.max_precondition_dim {
-                return Ok(None);
-            }
-            let statistics = keep.square(stack, &format!("{name}_statistics"), n, Kind::Statistics, false)?;
-            let basis = keep.square(stack, &format!("{name}_basis"), n, Kind::Root, true)?;
-            Ok::<_, crate::Error>(Some(Side { statistics, basis }))
-        };
-        let (left, right) = (side("left", out)?, side("right", inn)?);
+        let matrix = self.precondition_1d || (stack.weight.rows() > 1 && stack.weight.cols() > 1);
+        let (left, right) = Side::declare(stack, keep, if matrix { self.max_precondition_dim } else { 0 })?;
         Ok(State { first: keep.moment(stack, "first_moment")?, second: keep.moment(stack, "second_moment")?, left, right })
     }
 
@@ -222,17 +252,7 @@ impl Beats for Soap {
         let taken = r.scratch(format!("{}.taken", stack.name), Shape::new(stack.items(), 1, 1))?;
         let decay = stack.column(block::STATISTICS_DECAY)?;
         r.record(Axpby { alpha: Coef::Const(-1.0), gamma: Coef::Const(1.0), ..Axpby::copy(decay, taken) })?;
-        let g = stack.gradient;
-        for (side, samples) in state.left.iter().map(|s| (s, g.t())).chain(state.right.iter().map(|s| (s, g))) {
-            r.record(KronFactor {
-                decay: Coef::column(block::STATISTICS_DECAY),
-                scale: samples.rows() as f32,
-                block: Some(stack.block),
-                gate: Some(taken),
-                ..KronFactor::new(samples, side.statistics)
-            })?;
-        }
-        Ok(())
+        state.accumulate(r, stack, taken)
     }
 
     fn start(&self, r: &mut Recorder, stack: &Stack, state: &State, layers: Range<usize>) -> Result<()> {
@@ -274,13 +294,7 @@ impl Beats for Soap {
     fn apply(&self, r: &mut Recorder, stacks: &[(Stack, State)], _preconditioned: bool) -> Result<()> {
         for (stack, state) in stacks {
             let g = state.project(r, stack.gradient)?;
-            r.record(Axpby {
-                alpha: Coef::column(block::ONE_MINUS_BETA1),
-                beta: Coef::column(block::BETA1),
-                block: Some(stack.block),
-                gate: Some(stack.column(block::GATE)?),
-                ..Axpby::add(g, state.first, state.first)
-            })?;
+            state.average(r, stack, g)?;
             let out = r.scratch(format!("{}.rotated_direction", stack.name), stack.weight.shape())?;
             r.record(GraftDirection { g, m: state.first, v: state.second, corrected: false, out, block: stack.block })?;
             let direction = state.restore(r, out)?;
@@ -334,7 +348,7 @@ impl Soap {
 }
 
 /// Items, block rows and state of some layers.
-fn part(stack: &Stack, state: &State, layers: Range<usize>) -> Result<(usize, Value, State)> {
+pub(super) fn part(stack: &Stack, state: &State, layers: Range<usize>) -> Result<(usize, Value, State)> {
     let items = layers.start * stack.trials..layers.end * stack.trials;
     Ok((items.len(), stack.block.item_range(items.clone())?, state.items(&items)?))
 }
@@ -344,12 +358,12 @@ fn column(row: Value, column: u32) -> Result<Value> {
 }
 
 /// The product of two outcomes.
-fn both(r: &mut Recorder, before: Option<Value>, ok: Value) -> Result<Value> {
+pub(super) fn both(r: &mut Recorder, before: Option<Value>, ok: Value) -> Result<Value> {
     before.map_or(Ok(ok), |before| r.matmul(before, ok))
 }
 
 /// Books the outcome. The gate: not 0 where all went well, `due` is not 0, and there are statistics at all. None where no side has a basis.
-fn outcome(
+pub(super) fn outcome(
     r: &mut Recorder,
     stack: &Stack,
     state: &State,

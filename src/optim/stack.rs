@@ -95,14 +95,13 @@ impl Stack {
         Ok(())
     }
 
-    /// With `update_first` the gradient's squared norm has to be finite too: rotated, an element may be as large as that.
-    pub(crate) fn begin(&self, r: &mut Recorder, update_first: bool) -> Result<()> {
+    pub(crate) fn begin(&self, r: &mut Recorder, update_first: bool, refuses_large_norms: bool) -> Result<()> {
         if let Some(staged) = self.staged {
             r.record(Axpby::copy(staged, self.gradient))?;
         }
         let flag = self.column(block::FLAG)?;
         r.record(CheckFinite { x: self.gradient, flag })?;
-        if update_first {
+        if refuses_large_norms {
             // The check refuses what is above 1e18: a square above 1e37 here.
             let x = r.reduce(ReduceKind::SumSq, 1e-19, self.gradient)?;
             r.record(CheckFinite { x, flag })?;

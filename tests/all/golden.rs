@@ -4,8 +4,8 @@
 
 use layerwise::linalg::{self, NewtonSchulz};
 use layerwise::optim::{
-    Accumulation, Adam, AdamW, DampingSplit, EpsilonScale, Graft, Group, Kfac, Method, Muon, Optimizer, OutputGradients, Parameter, Sgd,
-    Shampoo, Soap, StatisticsStart, WeightDecay,
+    Accumulation, Adam, AdamW, DampingSplit, EigenvalueCorrectedShampoo, EpsilonScale, Graft, Group, Kfac, Method, Muon, Optimizer,
+    OutputGradients, Parameter, Sgd, Shampoo, Soap, StatisticsStart, WeightDecay,
 };
 use layerwise::{Context, Shape, Tensor};
 use libtest_mimic::Failed;
@@ -246,6 +246,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ..shampoo
     };
     let adam_graft = Graft::Adam { beta2: 0.99, epsilon: 1e-8 };
+    let corrected = EigenvalueCorrectedShampoo { learning_rate: 0.005, beta2: 0.99, weight_decay: 0.01, ..Default::default() };
     const SQUARE_AND_OTHERS: &[(&str, usize, usize)] =
         &[("7x5", 7, 5), ("64x32", 64, 32), ("1x17", 1, 17), ("16x16", 16, 16), ("12x12w", 12, 12)];
     let soap_case = |name: &'static str, shapes: &'static [_], steps: usize, method: Soap| {
@@ -283,6 +284,13 @@ pub(crate) fn cases() -> Vec<Case> {
         ),
         torch_case("torch_muon_default", muon.into()),
         torch_case("keller_muon_default", Muon::default().into()),
+        case("golden::dshampoo_eigcorrected_eigh", move |ctx| {
+            torch(ctx, "dshampoo_eigcorrected_eigh", &[("7x5", 7, 5), ("16x16", 16, 16), ("12x12w", 12, 12)], corrected.into())
+        }),
+        case("golden::dshampoo_eigcorrected_eigh_f2", move |ctx| {
+            let late = EigenvalueCorrectedShampoo { precondition_every: 2, start_step: 1, ..corrected };
+            torch(ctx, "dshampoo_eigcorrected_eigh_f2", &[("7x5", 7, 5), ("16x16", 16, 16), ("12x12w", 12, 12)], late.into())
+        }),
         soap_case("soap_default_f10", SQUARE_AND_OTHERS, 10, Soap { precondition_1d: true, ..Soap::default() }),
         soap_case(
             "soap_f1",

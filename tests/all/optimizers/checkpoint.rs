@@ -5,7 +5,9 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Poll, Waker};
 
-use layerwise::optim::{Adam, AdamW, Group, Kfac, Method, Optimizer, OutputGradients, Sgd, Soap, StatisticsStart};
+use layerwise::optim::{
+    Adam, AdamW, EigenvalueCorrectedShampoo, Group, Kfac, Method, Optimizer, OutputGradients, Sgd, Soap, StatisticsStart,
+};
 use layerwise::{Context, Error};
 use libtest_mimic::Failed;
 use safetensors::SafeTensors;
@@ -79,6 +81,7 @@ fn staggered() -> Kfac {
 fn resume(ctx: &Context) -> Outcome {
     let mut all = methods();
     all.push(staggered().into());
+    all.push(EigenvalueCorrectedShampoo { beta2: 0.9, precondition_every: 4, start_step: 1, ..Default::default() }.into());
     all.push(Soap { precondition_every: 4, ..Soap::default() }.into());
     all.push(Kfac { statistics_start: StatisticsStart::BiasCorrected, momentum: 0.0, kl_clip: None, ..staggered() }.into());
     all.push(Kfac { statistics_start: StatisticsStart::FirstBatch, output_gradients: OutputGradients::PerSample, ..staggered() }.into());

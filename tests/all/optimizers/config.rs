@@ -1,7 +1,8 @@
 //! What `build` refuses, and that it says why.
 
 use layerwise::optim::{
-    Adam, AdamW, Graft, Group, Kfac, LearningRateSchedule, Method, Muon, Optimizer, Parameter, Sgd, Shampoo, Soap, WeightDecay,
+    Adam, AdamW, EigenvalueCorrectedShampoo, Graft, Group, Kfac, LearningRateSchedule, Method, Muon, Optimizer, Parameter, Sgd, Shampoo,
+    Soap, WeightDecay,
 };
 use layerwise::{Context, ElementType, Error, Shape};
 
@@ -68,6 +69,12 @@ fn fields(ctx: &Context) -> Outcome {
         bad.push(("graft.epsilon", Shampoo { graft: Graft::RmsProp { beta2: 0.9, epsilon }, ..shampoo }.into()));
         bad.push(("graft.epsilon", Shampoo { graft: Graft::Adam { beta2: 0.9, epsilon }, ..shampoo }.into()));
     }
+    refuse!(negative, EigenvalueCorrectedShampoo, learning_rate);
+    refuse!(not_decay, EigenvalueCorrectedShampoo, beta1);
+    refuse!(not_fraction, EigenvalueCorrectedShampoo, beta2);
+    refuse!(not_positive, EigenvalueCorrectedShampoo, epsilon);
+    refuse!(negative, EigenvalueCorrectedShampoo, weight_decay);
+    refuse!([0], EigenvalueCorrectedShampoo, precondition_every);
     refuse!(negative, Soap, learning_rate);
     refuse!(not_decay, Soap, beta1);
     refuse!(not_decay, Soap, beta2);

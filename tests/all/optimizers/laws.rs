@@ -1,7 +1,8 @@
 //! Laws that hold for every method.
 
 use layerwise::optim::{
-    Adam, AdamW, Graft, Group, Kfac, LearningRateSchedule, Method, Muon, Optimizer, Parameter, Sgd, Shampoo, Soap, WeightDecay,
+    Adam, AdamW, EigenvalueCorrectedShampoo, Graft, Group, Kfac, LearningRateSchedule, Method, Muon, Optimizer, Parameter, Sgd, Shampoo,
+    Soap, WeightDecay,
 };
 use layerwise::{Context, Shape};
 use libtest_mimic::Failed;
@@ -70,6 +71,7 @@ fn without_decay(method: Method) -> Method {
         Method::Shampoo(m) => Shampoo { weight_decay: WeightDecay::Decoupled(0.0), ..m }.into(),
         Method::Muon(m) => Muon { weight_decay: 0.0, ..m }.into(),
         Method::Soap(m) => Soap { weight_decay: 0.0, ..m }.into(),
+        Method::EigenvalueCorrectedShampoo(m) => EigenvalueCorrectedShampoo { weight_decay: 0.0, ..m }.into(),
     }
 }
 
@@ -92,7 +94,8 @@ fn trials_equal_single_runs(ctx: &Context) -> Outcome {
     let staggered = Kfac { precondition_every: 3, statistics_every: 2, ..Kfac::default() };
     let slow = Shampoo { precondition_every: 3, statistics_every: 2, block_size: 4, graft: Graft::Sgd, ..Shampoo::default() };
     let soap = Soap { precondition_every: 3, ..Soap::default() };
-    for method in methods().into_iter().chain([staggered.into(), slow.into(), soap.into()]) {
+    let corrected = EigenvalueCorrectedShampoo { beta2: 0.9, precondition_every: 2, start_step: 1, ..Default::default() };
+    for method in methods().into_iter().chain([staggered.into(), slow.into(), soap.into(), corrected.into()]) {
         let damped = matches!(method, Method::Kfac(_) | Method::Shampoo(_));
         let group = |layers: &[Layer], trials: std::ops::Range<usize>| {
             let group = Group::new(method).learning_rates(&rates[trials.clone()]);
@@ -308,6 +311,7 @@ fn state_size(ctx: &Context) -> Outcome {
         let want = match method {
             Method::Sgd(m) => (if m.momentum > 0.0 { weight } else { 0 }, 0, 0),
             Method::Adam(_) | Method::AdamW(_) => (2 * weight, 0, 0),
+            Method::EigenvalueCorrectedShampoo(_) => (2 * weight, factors, factors),
             Method::Soap(m) => {
                 let sides = [out, inn + 1].into_iter().filter(|&n| n <= m.max_precondition_dim);
                 let bases = 4 * (trials * sides.map(|n| n * n).sum::<usize>()) as u64;

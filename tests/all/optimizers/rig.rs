@@ -1,7 +1,8 @@
 //! Layers with weights, gradients and taps, filled from seeds: what every test here steps.
 
 use layerwise::optim::{
-    Accumulation, Adam, AdamW, Graft, Group, Kfac, Method, Muon, MuonScale, Optimizer, Parameter, Sgd, Shampoo, Soap, WeightDecay,
+    Accumulation, Adam, AdamW, EigenvalueCorrectedShampoo, Graft, Group, Kfac, Method, Muon, MuonScale, Optimizer, Parameter, Sgd, Shampoo,
+    Soap, WeightDecay,
 };
 use layerwise::{Context, Shape, Tensor};
 use libtest_mimic::Failed;
@@ -86,6 +87,7 @@ pub(crate) fn methods() -> Vec<Method> {
         AdamW { learning_rate: 0.01, ..AdamW::default() }.into(),
         kfac.into(),
         soap.into(),
+        EigenvalueCorrectedShampoo { learning_rate: 0.03, weight_decay: 0.02, ..Default::default() }.into(),
         Soap { max_precondition_dim: 7, normalise: true, null_space_floor: Some(1e-3), ..soap }.into(),
         Shampoo { learning_rate: 0.1, momentum: 0.5, nesterov: true, weight_decay: WeightDecay::Decoupled(0.02), ..Shampoo::default() }
             .into(),
