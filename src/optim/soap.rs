@@ -40,7 +40,7 @@ use crate::tensor::Shape;
 /// not finite is dropped, the old one kept, and the event counted as a failed root.
 ///
 /// **Null space.** Where a statistics matrix is singular, the directions of its null space are noise, which rotates from refresh to refresh while `v` stays.
-/// [`null_space_floor`](Self::null_space_floor) (HeavyBall's repair) keeps them: `L U + f lambda_max U` is what is orthonormalised,
+/// [`null_space_floor`](Self::null_space_floor) (`HeavyBall`'s repair) keeps them: `L U + f lambda_max U` is what is orthonormalised,
 /// `f = max(null_space_floor, min(64 n 2^-23, 1/8))`. It is off by default: the reference has none, no refresh here can fail for want of it, and it slows
 /// the iteration for eigenvalues below `f lambda_max`.
 ///
