@@ -28,6 +28,9 @@ use crate::plan::{Advance, Axpby, Clock, Coef, GraftDirection, Order, Recorder, 
 /// A first gradient in its own eigenbasis is diagonal there: with `start_step: 0` what stands beside the diagonal is rounding noise, and a small epsilon makes
 /// steps of full size of it. Start later (the reference's `start_preconditioning_step`), or take a larger epsilon.
 ///
+/// `M` is not rotated and `D` not reordered, so a new basis can set a large entry of `M` against an entry of `D` that has seen nothing yet: a step far above
+/// the learning rate, in the reference as here. Refreshes at each step at high rates were seen to raise the loss of a quadratic for it; epsilon bounds it.
+///
 /// Deviations: a side above `max_precondition_dim` keeps the identity instead of being cut into blocks; no grafting, no outer momentum; steps are counted
 /// from 0 (its `start_preconditioning_step` is `start_step + 1`); the default epsilon. Sides of length 1 have no basis, there as here. A layer whose
 /// eigenvectors are not finite keeps its previous ones, which counts as a failed root. A gradient whose squared norm exceeds 1e37 is refused.

@@ -87,7 +87,7 @@ pub(crate) fn methods() -> Vec<Method> {
         AdamW { learning_rate: 0.01, ..AdamW::default() }.into(),
         kfac.into(),
         soap.into(),
-        EigenvalueCorrectedShampoo { learning_rate: 0.1, weight_decay: 0.02, ..Default::default() }.into(),
+        EigenvalueCorrectedShampoo { learning_rate: 0.2, epsilon: 0.1, weight_decay: 0.02, ..Default::default() }.into(),
         Soap { max_precondition_dim: 7, normalise: true, null_space_floor: Some(1e-3), ..soap }.into(),
         Shampoo { learning_rate: 0.1, momentum: 0.5, nesterov: true, weight_decay: WeightDecay::Decoupled(0.02), ..Shampoo::default() }
             .into(),
