@@ -5,6 +5,7 @@ mod cadence;
 mod checkpoint;
 mod config;
 mod embed;
+mod gradients;
 mod kfac;
 mod laws;
 mod muon;
@@ -15,7 +16,16 @@ use crate::case::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
     #[allow(unused_mut, reason = "feature checkpoint adds cases")]
-    let mut cases = vec![config::cases(), laws::cases(), kfac::cases(), shampoo::cases(), muon::cases(), cadence::cases(), embed::cases()];
+    let mut cases = vec![
+        config::cases(),
+        laws::cases(),
+        kfac::cases(),
+        shampoo::cases(),
+        muon::cases(),
+        gradients::cases(),
+        cadence::cases(),
+        embed::cases(),
+    ];
     #[cfg(feature = "checkpoint")]
     cases.push(checkpoint::cases());
     cases.into_iter().flatten().collect()
