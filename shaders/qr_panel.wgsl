@@ -7,7 +7,7 @@ const PANEL: u32 = 32u;
 const SLICES: u32 = 8u; // 256 / PANEL
 const TINY: f32 = 1e-26; // squares that underflow are no part of what is above
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
-struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
+struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> work: array<f32>;

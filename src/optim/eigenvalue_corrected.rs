@@ -8,7 +8,7 @@ use super::soap::{Side, State, both, outcome, part};
 use super::stack::Stack;
 use crate::error::Result;
 use crate::linalg;
-use crate::plan::{Advance, Axpby, Clock, Coef, GraftDirection, Order, Recorder, SgdUpdate, Value, block};
+use crate::plan::{Advance, Axpby, Clock, Coef, DecayForm, GraftDirection, Order, Recorder, SgdUpdate, Value, block};
 
 /// Shampoo whose eigenvalues are second moments of the rotated gradient: facebookresearch/optimizers' `DistributedShampoo` with
 /// `EigenvalueCorrectedShampooPreconditionerConfig` on one device, step for step.
@@ -146,7 +146,8 @@ impl Beats for EigenvalueCorrectedShampoo {
             let corrected = self.bias_correction && self.beta2 < 1.0;
             r.record(GraftDirection { g, m, v: state.second, corrected, out, block: stack.block })?;
             let g = state.restore(r, out)?;
-            r.record(SgdUpdate { w: stack.weight, g, m: None, g_scale: None, nesterov: false, decoupled: false, block: stack.block })?;
+            let decay = stack.decay(DecayForm::Decoupled);
+            r.record(SgdUpdate { w: stack.weight, g, m: None, g_scale: None, nesterov: false, decay, block: stack.block })?;
         }
         Ok(())
     }

@@ -7,7 +7,9 @@ use super::config::{Check, Row, narrow, put};
 use super::stack::Stack;
 use crate::error::Result;
 use crate::linalg;
-use crate::plan::{Axpby, Coef, Gemm, GraftDirection, KronFactor, Order, Recorder, ReduceKind, RootOutcome, SgdUpdate, Value, block};
+use crate::plan::{
+    Axpby, Coef, DecayForm, Gemm, GraftDirection, KronFactor, Order, Recorder, ReduceKind, RootOutcome, SgdUpdate, Value, block,
+};
 use crate::tensor::Shape;
 
 /// SOAP (Vyas and others 2024): nikhilvyas/SOAP, step for step.
@@ -298,16 +300,11 @@ impl Beats for Soap {
             let out = r.scratch(format!("{}.rotated_direction", stack.name), stack.weight.shape())?;
             r.record(GraftDirection { g, m: state.first, v: state.second, corrected: false, out, block: stack.block })?;
             let direction = state.restore(r, out)?;
-            let scale = self.scale(r, stack, direction)?;
-            r.record(SgdUpdate {
-                w: stack.weight,
-                g: direction,
-                m: None,
-                g_scale: Some(scale),
-                nesterov: false,
-                decoupled: false,
-                block: stack.block,
-            })?;
+            // A decoupled decay after the update: (1 - a) (W - s N) = W - a W - (1 - a) s N.
+            let decay = if stack.decay(DecayForm::Decoupled) == DecayForm::Cautious { DecayForm::Cautious } else { DecayForm::Gradient };
+            let scale = self.scale(r, stack, direction, decay)?;
+            let (w, g_scale, block) = (stack.weight, Some(scale), stack.block);
+            r.record(SgdUpdate { w, g: direction, m: None, g_scale, nesterov: false, decay, block })?;
         }
         Ok(())
     }
@@ -325,12 +322,12 @@ impl Soap {
         Ok(out)
     }
 
-    /// `(1 - learning_rate weight_decay)` times the bias corrections and `1 / rms`: the tail adds the decay of the weight as it is, and
-    /// `(1 - a) (W - s N) = W - a W - (1 - a) s N`.
-    fn scale(&self, r: &mut Recorder, stack: &Stack, direction: Value) -> Result<Value> {
+    /// `1 - learning_rate weight_decay` (1 for a cautious decay, which the tail does itself), times the bias corrections and `1 / rms`.
+    fn scale(&self, r: &mut Recorder, stack: &Stack, direction: Value, decay: DecayForm) -> Result<Value> {
         let after = r.scratch(format!("{}.decayed", stack.name), Shape::new(stack.items(), 1, 1))?;
-        let (rate, decay) = (stack.column(block::CURRENT_RATE)?, stack.column(block::WEIGHT_DECAY)?);
-        r.record(Gemm { alpha: Coef::Const(-1.0), gamma: Coef::Const(1.0), ..Gemm::new(rate, decay, after) })?;
+        let share = Coef::Const(if decay == DecayForm::Cautious { 0.0 } else { -1.0 });
+        let (rate, lambda) = (stack.column(block::CURRENT_RATE)?, stack.column(block::WEIGHT_DECAY)?);
+        r.record(Gemm { alpha: share, gamma: Coef::Const(1.0), ..Gemm::new(rate, lambda, after) })?;
         let mut scale = after;
         if self.bias_correction {
             let (first, second) = (stack.column(block::WEIGHT1)?, stack.column(block::WEIGHT2)?);

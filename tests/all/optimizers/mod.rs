@@ -5,6 +5,7 @@ mod cadence;
 mod checkpoint;
 mod config;
 mod embed;
+mod gradients;
 mod kfac;
 mod laws;
 mod muon;
@@ -23,6 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
         shampoo::cases(),
         soap::cases(),
         muon::cases(),
+        gradients::cases(),
         cadence::cases(),
         embed::cases(),
     ];

@@ -85,6 +85,8 @@ pub(crate) fn methods() -> Vec<Method> {
         Sgd { nesterov: true, dampening: 0.0, ..sgd }.into(),
         Adam { learning_rate: 0.01, weight_decay: 0.02, ..Adam::default() }.into(),
         AdamW { learning_rate: 0.01, ..AdamW::default() }.into(),
+        Adam { learning_rate: 0.01, weight_decay: 0.02, amsgrad: true, ..Adam::default() }.into(),
+        AdamW { learning_rate: 0.01, nesterov: true, ..AdamW::default() }.into(),
         kfac.into(),
         soap.into(),
         EigenvalueCorrectedShampoo { learning_rate: 0.2, epsilon: 0.1, weight_decay: 0.02, ..Default::default() }.into(),
