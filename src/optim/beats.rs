@@ -28,6 +28,11 @@ pub(crate) trait Beats {
         None
     }
 
+    /// What the mean of the output gradients' squares over so many samples is multiplied by in its statistics.
+    fn largest_scale(&self, _samples: usize) -> f32 {
+        1.0
+    }
+
     /// Takes taps into statistics.
     fn accumulate(&self, _r: &mut Recorder, _stack: &Stack, _state: &Self::State) -> Result<()> {
         Ok(())
@@ -35,6 +40,16 @@ pub(crate) trait Beats {
 
     /// Makes roots of the statistics of some layers of a stack.
     fn refresh(&self, _r: &mut Recorder, _stack: &Stack, _state: &Self::State, _layers: Range<usize>) -> Result<()> {
+        Ok(())
+    }
+
+    /// True if it uses observed losses.
+    fn observes(&self) -> bool {
+        false
+    }
+
+    /// Uses an observed loss, `[trials, 1, 1]`.
+    fn observe(&self, _r: &mut Recorder, _stacks: &[(Stack, Self::State)], _loss: Value) -> Result<()> {
         Ok(())
     }
 
@@ -51,6 +66,14 @@ pub(crate) enum Kind {
     Root,
 }
 
+/// What a kept tensor starts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    Zeros,
+    Identity,
+    Ones,
+}
+
 /// A kept value and how it starts.
 pub(crate) struct Kept {
     pub(crate) name: String,
@@ -58,8 +81,7 @@ pub(crate) struct Kept {
     pub(crate) stack: usize,
     pub(crate) value: Value,
     pub(crate) kind: Kind,
-    /// Starts as identity matrices instead of zeros.
-    pub(crate) identity: bool,
+    pub(crate) start: Start,
 }
 
 /// Declares kept values.
@@ -72,23 +94,29 @@ pub(crate) struct Keep<'a> {
 impl Keep<'_> {
     /// A zeroed tensor of the weight's shape.
     pub(crate) fn moment(&mut self, stack: &Stack, name: &str) -> Result<Value> {
-        self.add(stack, name, stack.weight.shape(), Kind::Moment, false)
+        self.add(stack, name, stack.weight.shape(), Kind::Moment, Start::Zeros)
     }
 
     /// A zeroed number a row of the weight, `[items, out, 1]`.
     pub(crate) fn rows(&mut self, stack: &Stack, name: &str) -> Result<Value> {
-        self.add(stack, name, Shape { cols: 1, ..stack.weight.shape() }, Kind::Moment, false)
+        self.add(stack, name, Shape { cols: 1, ..stack.weight.shape() }, Kind::Moment, Start::Zeros)
     }
 
     /// `[items, n, n]`.
     pub(crate) fn square(&mut self, stack: &Stack, name: &str, n: usize, kind: Kind, identity: bool) -> Result<Value> {
-        self.add(stack, name, Shape::new(stack.items(), n, n), kind, identity)
+        let start = if identity { Start::Identity } else { Start::Zeros };
+        self.add(stack, name, Shape::new(stack.items(), n, n), kind, start)
     }
 
-    fn add(&mut self, stack: &Stack, name: &str, shape: Shape, kind: Kind, identity: bool) -> Result<Value> {
+    /// Eigenvalues, `[items, 1, n]`, all 1 at first.
+    pub(crate) fn spectrum(&mut self, stack: &Stack, name: &str, n: usize) -> Result<Value> {
+        self.add(stack, name, Shape::new(stack.items(), 1, n), Kind::Root, Start::Ones)
+    }
+
+    fn add(&mut self, stack: &Stack, name: &str, shape: Shape, kind: Kind, start: Start) -> Result<Value> {
         let name = format!("{}.{name}", stack.name);
         let value = self.r.state(name.clone(), shape)?;
-        self.kept.push(Kept { name, stack: self.stack, value, kind, identity });
+        self.kept.push(Kept { name, stack: self.stack, value, kind, start });
         Ok(value)
     }
 }
@@ -104,6 +132,8 @@ pub(crate) struct Segments {
     pub(crate) refresh: Vec<usize>,
     pub(crate) apply: usize,
     pub(crate) apply_plain: usize,
+    /// The segment that uses an observed loss, and the loss.
+    pub(crate) observe: Option<(usize, Value)>,
     /// `None`: every step is begin and apply.
     pub(crate) schedule: Option<Schedule>,
 }
@@ -132,7 +162,7 @@ pub(crate) fn record<B: Beats>(
     let cadence = method.cadence();
     let check_taps = r.segment(format!("{prefix}check taps"));
     if cadence.is_some() {
-        pairs.iter().try_for_each(|(stack, _)| stack.check_taps(r))?;
+        pairs.iter().try_for_each(|(stack, _)| stack.check_taps(r, |n| method.largest_scale(n)))?;
     }
     let begin = r.segment(format!("{prefix}begin"));
     pairs.iter().try_for_each(|(stack, _)| stack.begin(r))?;
@@ -157,7 +187,15 @@ pub(crate) fn record<B: Beats>(
     if cadence.is_some_and(|c| c.2 > 0) {
         method.apply(r, &pairs, false)?;
     }
-    Ok(Segments { rates: rates_segment, check_taps, begin, accumulate, refresh, apply, apply_plain, schedule })
+    let mut observe = None;
+    if let Some((stack, _)) = pairs.first()
+        && method.observes()
+    {
+        let loss = r.external(format!("{prefix}loss"), Shape::new(stack.trials, 1, 1))?;
+        observe = Some((r.segment(format!("{prefix}observe loss")), loss));
+        method.observe(r, &pairs, loss)?;
+    }
+    Ok(Segments { rates: rates_segment, check_taps, begin, accumulate, refresh, apply, apply_plain, observe, schedule })
 }
 
 /// For each bucket, which layers of which stacks it refreshes.

@@ -1,6 +1,6 @@
 //! From groups to an optimizer: checks, stacks, state, one plan.
 
-use super::beats::{Beats, Kept, Kind, Segments, record};
+use super::beats::{Beats, Kept, Kind, Segments, Start, record};
 use super::config::{Check, Method, Row};
 use super::group::{Group, Parameter};
 use super::optimizer::{GroupState, MemoryReport, Optimizer, StateTensor};
@@ -34,7 +34,7 @@ impl Builder {
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) naming a field outside its range, no group, an empty group, two parameters of one name, two that share
-    /// weights, or a `Kfac` parameter without taps; [`Error::Shape`](crate::Error::Shape) for a gradient or taps that do not fit;
+    /// weights, or a parameter without the taps that its method needs; [`Error::Shape`](crate::Error::Shape) for a gradient or taps that do not fit;
     /// [`Error::ForeignContext`](crate::Error::ForeignContext); [`Error::Limit`](crate::Error::Limit) where the state does not fit the device.
     pub fn build(self) -> Result<Optimizer> {
         Check("Optimizer").that("groups", !self.groups.is_empty(), "none", "at least one group")?;
@@ -88,7 +88,7 @@ fn add_group(
     let (mut stacks, mut blocks, mut tensors) = (Vec::new(), Vec::new(), Vec::new());
     for member in &members {
         let parameters: Vec<&Parameter> = member.iter().map(|&i| &group.parameters[i]).collect();
-        let stack = Stack::declare(r, bindings, &parameters, group.needs_taps())?;
+        let stack = Stack::declare(r, bindings, &parameters, group.wants())?;
         let tensor = state.context.upload(Shape::new(stack.items(), 1, block::WIDTH), &rows.repeat(stack.layers))?;
         bindings.bind(stack.block, &tensor);
         state.add(Kind::Block, &tensor);
@@ -107,18 +107,25 @@ fn add_group(
         Method::Adam(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::AdamW(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::Shampoo(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
+        Method::Foof(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
+        Method::NaturalGradient(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::Kfac(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::Muon(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
     };
     for k in kept {
-        let tensor = if k.identity {
-            state.context.upload(k.value.shape(), &identities(k.value.shape()))?
-        } else {
-            state.context.zeros(k.value.shape())?
+        let shape = k.value.shape();
+        let tensor = match k.start {
+            Start::Zeros => state.context.zeros(shape)?,
+            Start::Identity => state.context.upload(shape, &identities(shape))?,
+            Start::Ones => state.context.upload(shape, &vec![1.0; shape.elements()])?,
         };
         bindings.bind(k.value, &tensor);
         state.add(k.kind, &tensor);
         tensors.push(state_tensor(k.name, k.stack, &tensor));
+    }
+    if let Some((_, loss)) = segments.observe {
+        // Until the first loss is observed.
+        bindings.bind(loss, &state.context.zeros(loss.shape())?);
     }
     let mut places = vec![(0, 0); group.parameters.len()];
     for (s, member) in members.iter().enumerate() {
@@ -154,12 +161,15 @@ fn state_tensor(name: String, stack: usize, tensor: &Tensor) -> StateTensor {
 fn block_row(group: &Group, trial: usize) -> Row {
     let mut row = [0.0; block::WIDTH];
     row[block::RIDGE as usize] = 1.0;
+    row[block::DAMPING_SCALE as usize] = 1.0;
     group.schedule.fill(&mut row);
     match group.method_of(trial) {
         Method::Sgd(m) => m.fill(&mut row),
         Method::Adam(m) => m.fill(&mut row),
         Method::AdamW(m) => m.fill(&mut row),
         Method::Kfac(m) => m.fill(&mut row),
+        Method::Foof(m) => m.fill(&mut row),
+        Method::NaturalGradient(m) => m.fill(&mut row),
         Method::Shampoo(m) => m.fill(&mut row),
         Method::Muon(m) => m.fill(&mut row),
     }

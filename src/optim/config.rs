@@ -1,8 +1,10 @@
 //! The methods as one type, and the checks that their fields share.
 
 use super::adam::{Adam, AdamW};
+use super::foof::Foof;
 use super::kfac::Kfac;
 use super::muon::Muon;
+use super::natural_gradient::NaturalGradient;
 use super::sgd::Sgd;
 use super::shampoo::Shampoo;
 use crate::error::{Error, Result};
@@ -22,6 +24,10 @@ pub enum Method {
     AdamW(AdamW),
     /// Kronecker-factored curvature.
     Kfac(Kfac),
+    /// The input factor of Kronecker-factored curvature alone.
+    Foof(Foof),
+    /// Dense curvature.
+    NaturalGradient(NaturalGradient),
     /// Inverse roots of the gradient's second-moment matrices.
     Shampoo(Shampoo),
     /// Orthogonalised momentum.
@@ -37,7 +43,23 @@ macro_rules! from {
         })*
     };
 }
-from!(Sgd, Adam, AdamW, Kfac, Shampoo, Muon);
+from!(Sgd, Adam, AdamW, Kfac, Foof, NaturalGradient, Shampoo, Muon);
+
+impl Method {
+    /// The config struct's name.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Method::Sgd(_) => "Sgd",
+            Method::Adam(_) => "Adam",
+            Method::AdamW(_) => "AdamW",
+            Method::Kfac(_) => "Kfac",
+            Method::Foof(_) => "Foof",
+            Method::NaturalGradient(_) => "NaturalGradient",
+            Method::Shampoo(_) => "Shampoo",
+            Method::Muon(_) => "Muon",
+        }
+    }
+}
 
 /// How past and new terms add up, in [`Muon`]'s momentum and in [`Shampoo`]'s statistics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

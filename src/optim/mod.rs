@@ -1,6 +1,7 @@
 //! Optimizers: what a step does to weights, given gradients.
 //!
-//! A config struct per published method ([`Sgd`], [`Adam`], [`AdamW`], [`Kfac`], [`Shampoo`], [`Muon`]) says *what*, a [`Group`] says for which [`Parameter`]s and with which
+//! A config struct per published method ([`Sgd`], [`Adam`], [`AdamW`], [`Kfac`], [`Foof`], [`NaturalGradient`],
+//! [`Shampoo`], [`Muon`]) says *what*, a [`Group`] says for which [`Parameter`]s and with which
 //! [`LearningRateSchedule`], and an [`Optimizer`] is all groups recorded into one plan. A step has beats: `begin` (look for non-finite gradients, advance
 //! the clocks), `accumulate` (statistics), `refresh` (roots of the statistics, bucket by bucket), `apply` (direction, clip, momentum, decay, update). A
 //! [`Schedule`] says which of them run at a step.
@@ -42,12 +43,14 @@ mod checkpoint;
 mod config;
 #[cfg(feature = "checkpoint")]
 mod file;
+mod foof;
 mod graft;
 mod group;
 mod health;
 mod kfac;
 mod learning_rate;
 mod muon;
+mod natural_gradient;
 mod optimizer;
 mod schedule;
 mod sgd;
@@ -57,12 +60,14 @@ mod stack;
 pub use adam::{Adam, AdamW};
 pub use builder::Builder;
 pub use config::{Accumulation, Method};
+pub use foof::Foof;
 pub use graft::Graft;
 pub use group::{Group, Parameter, Taps};
 pub use health::{Health, ParameterHealth, TrialHealth};
-pub use kfac::{DampingSplit, Kfac, OutputGradients, StatisticsStart};
+pub use kfac::{DampingSplit, Kfac, KfacForm, LevenbergMarquardt, OutputGradients, StatisticsStart};
 pub use learning_rate::LearningRateSchedule;
 pub use muon::{Muon, MuonScale};
+pub use natural_gradient::NaturalGradient;
 pub use optimizer::{MemoryReport, Optimizer};
 pub use schedule::{Beat, Schedule};
 pub use sgd::Sgd;

@@ -12,7 +12,7 @@ macro_rules! columns {
 }
 
 /// Columns of a block row.
-pub const WIDTH: usize = 32;
+pub const WIDTH: usize = 40;
 
 columns! {
     /// Base learning rate.
@@ -75,4 +75,16 @@ columns! {
     RIDGE = 29,
     /// Device: failed refreshes so far.
     FAILED_ROOTS = 30,
+    /// Device: directions dropped so far, because they overflowed.
+    FAILED_DIRECTIONS = 31,
+    /// Device: factor of the damping that its adaptation has found; 1 without.
+    DAMPING_SCALE = 32,
+    /// Device: the loss observed last.
+    LAST_LOSS = 33,
+    /// Device: 1 plus the steps since that observation, at most 3; 0: there is none.
+    LOSS_AGE = 34,
+    /// Device: change of the loss that the quadratic model predicted for the last step.
+    PREDICTED = 35,
+    /// Device: steps since the damping's clock last struck.
+    TICKS = 36,
 }

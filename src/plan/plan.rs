@@ -142,7 +142,9 @@ impl Op {
             }
             Op::GraftDirection(op) => if op.corrected { " corrected" } else { "" }.into(),
             Op::ColumnMean(_) | Op::CheckFinite(_) | Op::OperatorNorm(_) | Op::FactorDamping(_) => String::new(),
-            Op::RootOutcome(_) | Op::KlClip(_) | Op::NormRatio(_) => String::new(),
+            Op::KlClip(op) => if op.signed { " signed" } else { "" }.into(),
+            Op::DampingControl(op) => format!(" {:?}", op.stage),
+            Op::RootOutcome(_) | Op::NormRatio(_) | Op::SpectralDivide(_) | Op::DirectionOutcome(_) => String::new(),
         }
     }
 }

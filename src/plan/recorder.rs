@@ -1,5 +1,6 @@
 //! Records operations, checking each, into a [`Plan`].
 
+use super::curvature_op::{DampingControl, DirectionOutcome, SpectralDivide};
 use super::op::{
     AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, ColumnMean, Convert, FactorDamping, Gemm, GraftDirection, KlClip, KronFactor,
     NormRatio, Op, RandomFill, Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,
@@ -280,4 +281,5 @@ impl Recorder {
 type RecordedDirectly = (
     (AdamUpdate, Advance, CheckFinite, Convert, FactorDamping, GraftDirection, IterationControl),
     (KlClip, NormRatio, RandomFill, RootOutcome, SgdUpdate, SpectrumScale),
+    (DampingControl, DirectionOutcome, SpectralDivide),
 );

@@ -195,6 +195,17 @@ impl Value {
         Ok(Value { rows, row_stride: 0, ..self })
     }
 
+    /// Each item's only row, of contiguous elements, as a matrix: `[items, 1, rows cols]` becomes `[items, rows, cols]`. No data moves.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the items have more than one row, another number of columns, or columns apart.
+    pub fn row_as_matrix(self, rows: usize, cols: usize) -> Result<Self> {
+        if self.rows != 1 || self.cols != rows * cols || rows == 0 || self.col_stride != 1 {
+            return Err(self.refuse("row_as_matrix", &format!("one row of {rows} times {cols} contiguous columns")));
+        }
+        Ok(Value { rows, cols, row_stride: cols, ..self })
+    }
+
     /// The columns of the only item as items: `[1, n, q]` becomes `[q, n, 1]`. No data moves.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The kernel test table: every operation and variant, over shapes that hurt, against f64 oracles, on the CPU path, the GPU and the GL adapter.
 
 mod control;
+mod curvature;
 mod elementwise;
 mod factor;
 mod gemm;
@@ -44,7 +45,8 @@ fn batch(i: usize) -> usize {
 }
 
 fn rows() -> Vec<Row> {
-    [gemm::ROWS, factor::ROWS, elementwise::ROWS, reduce::ROWS, spectral::ROWS, random::ROWS, control::ROWS, update::ROWS].concat()
+    [gemm::ROWS, factor::ROWS, elementwise::ROWS, reduce::ROWS, spectral::ROWS, random::ROWS, control::ROWS, curvature::ROWS, update::ROWS]
+        .concat()
 }
 
 fn every_operation_has_a_row() -> Outcome {

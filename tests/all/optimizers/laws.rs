@@ -1,7 +1,8 @@
 //! Laws that hold for every method.
 
 use layerwise::optim::{
-    Adam, AdamW, Graft, Group, Kfac, LearningRateSchedule, Method, Muon, Optimizer, Parameter, Sgd, Shampoo, WeightDecay,
+    Adam, AdamW, Foof, Graft, Group, Kfac, KfacForm, LearningRateSchedule, Method, Muon, NaturalGradient, Optimizer, Parameter, Sgd, Shampoo,
+    WeightDecay,
 };
 use layerwise::{Context, Shape};
 use libtest_mimic::Failed;
@@ -61,6 +62,8 @@ fn without_decay(method: Method) -> Method {
         Method::Adam(m) => Adam { weight_decay: 0.0, ..m }.into(),
         Method::AdamW(m) => AdamW { weight_decay: 0.0, ..m }.into(),
         Method::Kfac(m) => Kfac { weight_decay: 0.0, ..m }.into(),
+        Method::Foof(m) => Foof { weight_decay: 0.0, ..m }.into(),
+        Method::NaturalGradient(m) => NaturalGradient { weight_decay: 0.0, ..m }.into(),
         Method::Shampoo(m) => Shampoo { weight_decay: WeightDecay::Decoupled(0.0), ..m }.into(),
         Method::Muon(m) => Muon { weight_decay: 0.0, ..m }.into(),
     }
@@ -85,7 +88,7 @@ fn trials_equal_single_runs(ctx: &Context) -> Outcome {
     let staggered = Kfac { precondition_every: 3, statistics_every: 2, ..Kfac::default() };
     let slow = Shampoo { precondition_every: 3, statistics_every: 2, block_size: 4, graft: Graft::Sgd, ..Shampoo::default() };
     for method in methods().into_iter().chain([staggered.into(), slow.into()]) {
-        let damped = matches!(method, Method::Kfac(_) | Method::Shampoo(_));
+        let damped = !matches!(method, Method::Sgd(_) | Method::Adam(_) | Method::AdamW(_));
         let group = |layers: &[Layer], trials: std::ops::Range<usize>| {
             let group = Group::new(method).learning_rates(&rates[trials.clone()]);
             let group = if damped { group.dampings(&dampings[trials]) } else { group };
@@ -292,6 +295,7 @@ fn shared_buffer(ctx: &Context) -> Outcome {
 fn state_size(ctx: &Context) -> Outcome {
     let (trials, out, inn) = (3, 6, 9);
     let weight = 4 * (trials * out * (inn + 1)) as u64;
+    let right = 4 * (trials * (inn + 1) * (inn + 1)) as u64;
     let factors = 4 * (trials * (out * out + (inn + 1) * (inn + 1))) as u64;
     for method in methods() {
         let layer = Layer::new(ctx, trials, out, inn, 1)?;
@@ -299,7 +303,10 @@ fn state_size(ctx: &Context) -> Outcome {
         let want = match method {
             Method::Sgd(m) => (if m.momentum > 0.0 { weight } else { 0 }, 0, 0),
             Method::Adam(_) | Method::AdamW(_) => (2 * weight, 0, 0),
+            Method::Kfac(m) if m.form == KfacForm::Eigen => (weight, factors, factors + 4 * (trials * (out + inn + 1)) as u64),
             Method::Kfac(_) => (weight, factors, factors),
+            Method::Foof(_) => (weight, right, right),
+            Method::NaturalGradient(_) => (weight, 0, 0),
             Method::Shampoo(m) => {
                 let second = matches!(m.graft, Graft::Adagrad { .. } | Graft::RmsProp { .. } | Graft::Adam { .. });
                 let moments = [m.beta1 > 0.0, m.momentum > 0.0, second].map(u64::from).iter().sum::<u64>();

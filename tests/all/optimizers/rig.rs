@@ -1,7 +1,7 @@
 //! Layers with weights, gradients and taps, filled from seeds: what every test here steps.
 
 use layerwise::optim::{
-    Accumulation, Adam, AdamW, Graft, Group, Kfac, Method, Muon, MuonScale, Optimizer, Parameter, Sgd, Shampoo, WeightDecay,
+    Accumulation, Adam, AdamW, Foof, Graft, Group, Kfac, KfacForm, Method, Muon, MuonScale, NaturalGradient, Optimizer, Parameter, Sgd, Shampoo, WeightDecay,
 };
 use layerwise::{Context, Shape, Tensor};
 use libtest_mimic::Failed;
@@ -84,6 +84,9 @@ pub(crate) fn methods() -> Vec<Method> {
         Adam { learning_rate: 0.01, weight_decay: 0.02, ..Adam::default() }.into(),
         AdamW { learning_rate: 0.01, ..AdamW::default() }.into(),
         kfac.into(),
+        Kfac { form: KfacForm::Eigen, ..kfac }.into(),
+        Foof { learning_rate: 0.02, weight_decay: 0.02, ..Foof::default() }.into(),
+        NaturalGradient { learning_rate: 0.02, damping: 0.1, momentum: 0.5, weight_decay: 0.02, ..NaturalGradient::default() }.into(),
         Shampoo { learning_rate: 0.1, momentum: 0.5, nesterov: true, weight_decay: WeightDecay::Decoupled(0.02), ..Shampoo::default() }
             .into(),
         Shampoo {
