@@ -99,7 +99,7 @@ impl NaturalGradient {
         let lambda = damping.col_range(0..1)?;
         let order = n.min(p);
         let matrix = r.scratch(format!("{}.curvature", stack.name), Shape::new(items, order, order))?;
-        let gradient = as_column(stack.gradient);
+        let gradient = stack.gradient.reshaped(p, 1)?;
         let (solution, good) = if n >= p {
             r.record(KronFactor::new(rows, matrix))?;
             spd_solve(r, matrix, gradient, Coef::column(0), Some(damping))?
@@ -121,7 +121,7 @@ impl NaturalGradient {
         // What was solved with a failed factor has no meaning, not even as a factor of 0.
         let direction = r.scratch(format!("{}.direction", stack.name), stack.gradient.shape())?;
         r.record(Axpby { alpha: Coef::Const(0.0), ..Axpby::copy(stack.gradient, direction) })?;
-        r.record(Axpby { gate: Some(ok), ..Axpby::copy(solution, as_column(direction)) })?;
+        r.record(Axpby { gate: Some(ok), ..Axpby::copy(solution, direction.reshaped(p, 1)?) })?;
         Ok(direction)
     }
 
@@ -131,7 +131,7 @@ impl NaturalGradient {
         let (out, inn) = (stack.weight.rows(), stack.weight.cols());
         let rows = r.scratch(format!("{}.rows", stack.name), Shape::new(items, n, out * inn))?;
         let (x, g) = (own(r, inputs, items)?.unfold(n)?, own(r, output_gradients, items)?.unfold(n)?);
-        let products = rows.unfold(n)?.row_as_matrix(out, inn)?;
+        let products = rows.unfold(n)?.reshaped(out, inn)?;
         let alpha = Coef::Const(self.output_gradients.scale(n).sqrt());
         r.record(Gemm { alpha, ..Gemm::new(g.t(), x, products.col_range(0..x.cols())?) })?;
         if x.cols() < inn {
@@ -139,11 +139,6 @@ impl NaturalGradient {
         }
         Ok(rows)
     }
-}
-
-/// A dense matrix as one column. No data moves.
-fn as_column(value: Value) -> Value {
-    Value { rows: value.rows * value.cols, cols: 1, row_stride: 1, col_stride: 1, ..value }
 }
 
 /// One stored item for each of `items`.

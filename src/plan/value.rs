@@ -195,13 +195,14 @@ impl Value {
         Ok(Value { rows, row_stride: 0, ..self })
     }
 
-    /// Each item's only row, of contiguous elements, as a matrix: `[items, 1, rows cols]` becomes `[items, rows, cols]`. No data moves.
+    /// Each item's elements, dense in row-major order, as a matrix of another shape: `reshaped(rows * cols, 1)` is the vector of a matrix. No data moves.
     ///
     /// # Errors
-    /// [`Error::Shape`] where the items have more than one row, another number of columns, or columns apart.
-    pub fn row_as_matrix(self, rows: usize, cols: usize) -> Result<Self> {
-        if self.rows != 1 || self.cols != rows * cols || rows == 0 || self.col_stride != 1 {
-            return Err(self.refuse("row_as_matrix", &format!("one row of {rows} times {cols} contiguous columns")));
+    /// [`Error::Shape`] where the items are not dense or have another number of elements.
+    pub fn reshaped(self, rows: usize, cols: usize) -> Result<Self> {
+        let dense = self.col_stride == 1 && (self.rows == 1 || self.row_stride == self.cols);
+        if !dense || self.rows.checked_mul(self.cols) != rows.checked_mul(cols) {
+            return Err(self.refuse("reshaped", &format!("dense items of {rows} times {cols} elements")));
         }
         Ok(Value { rows, cols, row_stride: cols, ..self })
     }
