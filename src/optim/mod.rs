@@ -28,8 +28,9 @@
 //!
 //! # When something goes wrong
 //! A step never waits and never fails for numerical reasons. Where a gradient is not finite (or above 1e18 in magnitude, whose square is infinite), that
-//! layer of that trial keeps weight, state and step counter; where a factor can't be inverted, it keeps its previous root, and its damping grows tenfold
-//! for the next try. [`Optimizer::health`] tells, whenever you log.
+//! layer of that trial keeps weight, state and step counter, also where taps are so large that their factor would overflow; a direction that overflows is
+//! dropped; where a factor can't be inverted, it keeps its previous root, and its damping grows tenfold for the next try. [`Optimizer::health`] tells,
+//! whenever you log.
 //!
 //! # Saving and resuming
 //! With feature `checkpoint` an optimizer writes its state to bytes or a file in the safetensors format (`Optimizer::state_bytes`, `Optimizer::save`)

@@ -4,8 +4,8 @@
 
 use layerwise::linalg::{self, NewtonSchulz};
 use layerwise::optim::{
-    Accumulation, Adam, AdamW, DampingSplit, EpsilonScale, Graft, Group, Kfac, KfacForm, Method, Muon, Optimizer, OutputGradients, Parameter, Sgd,
-    Shampoo, StatisticsStart, WeightDecay,
+    Accumulation, Adam, AdamW, DampingSplit, EpsilonScale, Graft, Group, Kfac, KfacForm, Method, Muon, Optimizer, OutputGradients,
+    Parameter, Sgd, Shampoo, StatisticsStart, WeightDecay,
 };
 use layerwise::{Context, Shape, Tensor};
 use libtest_mimic::Failed;

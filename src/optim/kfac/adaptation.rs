@@ -73,16 +73,15 @@ impl LevenbergMarquardt {
             terms.fill(r, stack, first + items, dot(curved, 0.5))?;
             first += stack.items();
         }
-        self.control(r, stacks, ControlStage::Predict { interval: self.every }, terms.sums)
+        control(r, stacks, ControlStage::Predict { interval: self.every }, terms.sums)
     }
 
     /// Compares an observed loss with the prediction.
     pub(super) fn observe(&self, r: &mut Recorder, stacks: &[(Stack, State)], loss: Value) -> Result<()> {
-        self.control(r, stacks, ControlStage::Observe { omega: narrow(self.omega), least: narrow(self.least) }, loss)
+        control(r, stacks, ControlStage::Observe { omega: narrow(self.omega), least: narrow(self.least) }, loss)
     }
+}
 
-    #[allow(clippy::unused_self, reason = "a step of the method above")]
-    fn control(&self, r: &mut Recorder, stacks: &[(Stack, State)], stage: ControlStage, x: Value) -> Result<()> {
-        stacks.iter().try_for_each(|(stack, _)| r.record(DampingControl { stage, x, trials: stack.trials, block: stack.block }))
-    }
+fn control(r: &mut Recorder, stacks: &[(Stack, State)], stage: ControlStage, x: Value) -> Result<()> {
+    stacks.iter().try_for_each(|(stack, _)| r.record(DampingControl { stage, x, trials: stack.trials, block: stack.block }))
 }

@@ -104,12 +104,13 @@ fn damping(r: &mut Recorder, name: &str, block: Value, [left, right]: [Value; 2]
     Ok(out)
 }
 
-/// (eigenvalues, eigenvectors) of a factor, and 1 where they are finite: unlike for a root, a factor of zeros is as good as any.
+/// (eigenvalues, eigenvectors) of a factor, and 1 where all of it is finite: unlike for a root, a factor of zeros is as good as any.
 fn eigenpairs(r: &mut Recorder, factor: Value) -> Result<((Value, Value), Value)> {
     let (values, vectors, _) = eigh(r, factor, Order::Ascending)?;
-    let largest = r.reduce(ReduceKind::MaxAbs, 1.0, values)?;
-    let above = r.scratch("eigenpairs.above", largest.shape())?;
-    r.add_diag(largest, 1.0, above)?;
+    // Jacobi's rotations pass over what is not finite, so that it need not show in the result.
+    let (given, found) = (r.reduce(ReduceKind::MaxAbs, 1.0, factor)?, r.reduce(ReduceKind::MaxAbs, 1.0, values)?);
+    let above = r.scratch("eigenpairs.above", given.shape())?;
+    r.record(Axpby { gamma: Coef::Const(1.0), ..Axpby::add(given, found, above) })?;
     let finite = r.quotient(1.0, Some(above), above, false)?;
     let largest = r.reduce(ReduceKind::MaxAbs, 1.0, vectors)?;
     let whole = r.quotient(1.0, Some(largest), largest, false)?;

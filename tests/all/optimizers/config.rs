@@ -1,8 +1,8 @@
 //! What `build` refuses, and that it says why.
 
 use layerwise::optim::{
-    Adam, AdamW, DampingSplit, Foof, Graft, Group, Kfac, KfacForm, LearningRateSchedule, LevenbergMarquardt, Method, Muon,
-    NaturalGradient, Optimizer, Parameter, Sgd, Shampoo, WeightDecay,
+    Adam, AdamW, DampingSplit, Foof, Graft, Group, Kfac, KfacForm, LearningRateSchedule, LevenbergMarquardt, Method, Muon, NaturalGradient,
+    Optimizer, Parameter, Sgd, Shampoo, WeightDecay,
 };
 use layerwise::{Context, ElementType, Error, Shape};
 

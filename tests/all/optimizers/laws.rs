@@ -1,8 +1,8 @@
 //! Laws that hold for every method.
 
 use layerwise::optim::{
-    Adam, AdamW, Foof, Graft, Group, Kfac, KfacForm, LearningRateSchedule, Method, Muon, NaturalGradient, Optimizer, Parameter, Sgd, Shampoo,
-    WeightDecay,
+    Adam, AdamW, Foof, Graft, Group, Kfac, KfacForm, LearningRateSchedule, Method, Muon, NaturalGradient, Optimizer, Parameter, Sgd,
+    Shampoo, WeightDecay,
 };
 use layerwise::{Context, Shape};
 use libtest_mimic::Failed;
@@ -88,7 +88,7 @@ fn trials_equal_single_runs(ctx: &Context) -> Outcome {
     let staggered = Kfac { precondition_every: 3, statistics_every: 2, ..Kfac::default() };
     let slow = Shampoo { precondition_every: 3, statistics_every: 2, block_size: 4, graft: Graft::Sgd, ..Shampoo::default() };
     for method in methods().into_iter().chain([staggered.into(), slow.into()]) {
-        let damped = !matches!(method, Method::Sgd(_) | Method::Adam(_) | Method::AdamW(_));
+        let damped = matches!(method, Method::Kfac(_) | Method::Foof(_) | Method::NaturalGradient(_) | Method::Shampoo(_));
         let group = |layers: &[Layer], trials: std::ops::Range<usize>| {
             let group = Group::new(method).learning_rates(&rates[trials.clone()]);
             let group = if damped { group.dampings(&dampings[trials]) } else { group };
@@ -192,6 +192,9 @@ fn overflowing_direction(ctx: &Context) -> Outcome {
         let after = weight.read()?;
         let kept = after[4..] == [1.0; 4] && after[..4].iter().all(|w| w.is_finite() && *w < 1.0);
         ensure(kept, || format!("{kl_clip:?}: {after:?}"))?;
+        let health = optimizer.health_blocking()?;
+        let dropped: Vec<u64> = health.parameters[0].trials.iter().map(|t| t.failed_directions).collect();
+        ensure(dropped == [0, 1] && !health.is_good(), || health.to_string())?;
         factor.write(&[good, good].concat())?;
         optimizer.step()?;
         let after = weight.read()?;

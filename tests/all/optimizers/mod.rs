@@ -1,9 +1,11 @@
 //! Optimizers: configuration, laws, trials, cadence, embedding, checkpoints.
 
+mod adaptation;
 mod cadence;
 #[cfg(feature = "checkpoint")]
 mod checkpoint;
 mod config;
+mod curvature;
 mod embed;
 mod kfac;
 mod laws;
@@ -15,7 +17,17 @@ use crate::case::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
     #[allow(unused_mut, reason = "feature checkpoint adds cases")]
-    let mut cases = vec![config::cases(), laws::cases(), kfac::cases(), shampoo::cases(), muon::cases(), cadence::cases(), embed::cases()];
+    let mut cases = vec![
+        config::cases(),
+        laws::cases(),
+        kfac::cases(),
+        adaptation::cases(),
+        curvature::cases(),
+        shampoo::cases(),
+        muon::cases(),
+        cadence::cases(),
+        embed::cases(),
+    ];
     #[cfg(feature = "checkpoint")]
     cases.push(checkpoint::cases());
     cases.into_iter().flatten().collect()

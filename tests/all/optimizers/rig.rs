@@ -1,7 +1,8 @@
 //! Layers with weights, gradients and taps, filled from seeds: what every test here steps.
 
 use layerwise::optim::{
-    Accumulation, Adam, AdamW, Foof, Graft, Group, Kfac, KfacForm, Method, Muon, MuonScale, NaturalGradient, Optimizer, Parameter, Sgd, Shampoo, WeightDecay,
+    Accumulation, Adam, AdamW, Foof, Graft, Group, Kfac, KfacForm, Method, Muon, MuonScale, NaturalGradient, Optimizer, Parameter, Sgd,
+    Shampoo, WeightDecay,
 };
 use layerwise::{Context, Shape, Tensor};
 use libtest_mimic::Failed;
