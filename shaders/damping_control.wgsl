@@ -4,13 +4,13 @@
 // Preconditions: the damping is positive.
 // Source: [MG15] section 6.5 with kfac-jax's thresholds.
 const DAMPING: u32 = 15u;
-const DAMPING_SCALE: u32 = 32u;
-const LAST_LOSS: u32 = 33u;
-const LOSS_AGE: u32 = 34u;
-const PREDICTED: u32 = 35u;
-const TICKS: u32 = 36u;
+const DAMPING_SCALE: u32 = 45u;
+const LAST_LOSS: u32 = 46u;
+const LOSS_AGE: u32 = 47u;
+const PREDICTED: u32 = 48u;
+const TICKS: u32 = 49u;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
-struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
+struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;

@@ -3,10 +3,10 @@
 // One invocation an item, strided over the grid.
 // Preconditions: none.
 // Source: none.
-const GATE: u32 = 24u;
-const FAILED_DIRECTIONS: u32 = 31u;
+const GATE: u32 = 36u;
+const FAILED_DIRECTIONS: u32 = 44u;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
-struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
+struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> factor: array<f32>;

@@ -4,10 +4,10 @@
 // Preconditions: none. The damping is the block's times its ridge and its adaptation.
 // Source: kfac-pytorch's eigen method.
 const DAMPING: u32 = 15u;
-const RIDGE: u32 = 29u;
-const DAMPING_SCALE: u32 = 32u;
+const RIDGE: u32 = 41u;
+const DAMPING_SCALE: u32 = 45u;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
-struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
+struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;

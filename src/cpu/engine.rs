@@ -90,6 +90,7 @@ fn execute(op: &Op, memory: &mut Memory<'_>) {
         Op::SpectralDivide(op) => curvature::spectral_divide(op, memory),
         Op::DirectionOutcome(op) => curvature::direction_outcome(op, memory),
         Op::DampingControl(op) => curvature::damping_control(op, memory),
+        Op::NormClip(op) => control::norm_clip(op, memory),
         Op::GraftDirection(op) => update::graft_direction(op, memory),
         Op::NormRatio(op) => control::norm_ratio(op, memory),
         Op::SgdUpdate(op) => update::sgd_update(op, memory),

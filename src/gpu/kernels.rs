@@ -63,10 +63,11 @@ kernels! {
     SPECTRAL_DIVIDE = "spectral_divide" [x Read, left Read, right Read, block Read, out Write],
     DIRECTION_OUTCOME = "direction_outcome" [factor Read, block Write],
     DAMPING_CONTROL = "damping_control" [x Read, block Write],
+    NORM_CLIP = "norm_clip" [squares Read, out Write],
     GRAFT_DIRECTION = "graft_direction" [g Read, m Read, block Read, v Write, out Write],
     NORM_RATIO = "norm_ratio" [donor Read, own Read, out Write],
     SGD_UPDATE = "sgd_update" [g Read, g_scale Read, block Read, m Write, w Write],
-    ADAM_UPDATE = "adam_update" [g Read, block Read, m Write, v Write, w Write],
+    ADAM_UPDATE = "adam_update" [g Read, block Read, m Write, v Write, v_max Write, w Write],
 }
 
 /// A kernel with values for its tunables: what one pipeline is made of.

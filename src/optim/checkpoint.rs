@@ -69,6 +69,7 @@ impl View for Values<'_> {
 /// A state that fits: everything that is to be written.
 struct Verified {
     steps: u64,
+    gathered: u64,
     /// One a kept tensor.
     values: Vec<Vec<f32>>,
 }
@@ -79,10 +80,12 @@ impl Optimizer {
     /// For each parameter `P` (not stack: how parameters lie in buffers does not matter) the file has tensors of element type F32, row-major,
     /// `[trials, rows, cols]`:
     /// ```text
-    /// P.block                                         [trials, 1, 40]     columns of plan::block; health, counters, bias corrections
+    /// P.block                                         [trials, 1, 56]     columns of plan::block; health, counters, bias corrections
     /// P.momentum                                      [trials, out, in]   Muon; Sgd, Kfac, Foof, NaturalGradient, Shampoo with momentum; Kfac with adaptation
     /// P.neurons                                       [trials, out, 1]    Muon with neuron_decay
     /// P.first_moment, P.second_moment                 [trials, out, in]   Adam, AdamW; Shampoo with beta1, with a graft that has one
+    /// P.second_moment_maximum                         [trials, out, in]   Adam and AdamW with amsgrad
+    /// P.master, P.average, P.gradient_sum             [trials, out, in]   of f16 weights; with Group::average; with accumulated gradients
     /// P.left_statistics, P.left_inverse               [trials, out, out]  Kfac; left_basis in its eigen form
     /// P.right_statistics, P.right_inverse             [trials, in, in]    Kfac, Foof; in counts the bias column; right_basis
     /// P.left_eigenvalues                              [trials, 1, out]    Kfac's eigen form
@@ -92,6 +95,7 @@ impl Optimizer {
     /// __metadata__: format     "layerwise optimizer state"
     ///               version    "1"
     ///               steps      steps of the optimizer, which fix the cadence of statistics and refreshes
+    ///               gathered   gradients taken in since the last step
     ///               method.P   Sgd, Adam, AdamW, Muon(accumulation), Kfac(start of its statistics, scale of its output gradients[, Eigen]),
     ///                          Foof(start of its statistics), NaturalGradient,
     ///                          or Shampoo(accumulation, graft, root of matrices, root of vectors)
@@ -189,6 +193,7 @@ impl Optimizer {
         let mut facts: Facts = self.methods().into_iter().map(|(name, method)| (format!("method.{name}"), method)).collect();
         facts.extend([("format", FORMAT), ("version", VERSION)].map(|(key, value)| (key.into(), value.into())));
         facts.insert("steps".into(), self.step.to_string());
+        facts.insert("gathered".into(), self.gathering.taken.to_string());
         let sum = checksum(&facts, parts.iter().map(|(key, part)| (key.as_str(), part.shape(), part.data())));
         facts.insert("checksum".into(), sum);
         safetensors::serialize(parts, Some(facts.into_iter().collect()))
@@ -222,10 +227,15 @@ impl Optimizer {
         if steps.is_none() {
             mismatches.push(format!("`steps` is `{}`, expected a number up to 2^53", fact("steps")));
         }
+        let every = self.gathering.every;
+        let gathered = fact("gathered").parse().ok().filter(|&gathered| gathered < every);
+        if gathered.is_none() {
+            mismatches.push(format!("`gathered` is `{}`, expected fewer than the {every} gradients of a step", fact("gathered")));
+        }
         self.compare_methods(&facts, &mut mismatches);
         self.compare_tensors(&facts, &file, &mut mismatches);
-        match steps {
-            Some(steps) if mismatches.is_empty() => Ok(Verified { steps, values: self.collect(&file) }),
+        match (steps, gathered) {
+            (Some(steps), Some(gathered)) if mismatches.is_empty() => Ok(Verified { steps, gathered, values: self.collect(&file) }),
             _ => Err(Error::Checkpoint { mismatches }),
         }
     }
@@ -302,6 +312,9 @@ impl Optimizer {
             kept.tensor.write(&values)?;
         }
         self.step = verified.steps;
+        self.gathering.taken = verified.gathered;
+        // The masters are part of the state.
+        self.load = false;
         Ok(())
     }
 }

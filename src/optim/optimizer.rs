@@ -23,9 +23,25 @@ pub struct Optimizer {
     pub(super) groups: Vec<GroupState>,
     memory: MemoryReport,
     pub(super) step: u64,
+    pub(super) gathering: Gathering,
+    /// The next step starts from the caller's f16 weights.
+    pub(super) load: bool,
     work: Vec<usize>,
     #[cfg(feature = "gpu")]
     belt: Option<wgpu::util::StagingBelt>,
+}
+
+/// How many calls make a step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gathering {
+    /// Gradients of a step.
+    pub(crate) every: u64,
+    /// Those taken in so far.
+    pub(crate) taken: u64,
+    /// The segment that clips by the global norm.
+    pub(crate) clip: Option<usize>,
+    /// Gradients are unscaled.
+    pub(crate) scaled: bool,
 }
 
 /// What the host knows of a group.
@@ -33,8 +49,10 @@ pub struct Optimizer {
 pub(crate) struct GroupState {
     pub(crate) segments: Segments,
     pub(crate) trials: usize,
-    /// `[items, 1, 1]`: base learning rates to be copied into the blocks.
+    /// `[items, 1, 2]`: base learning rates and factors of gradients, to be copied into the blocks.
     pub(crate) rates: Tensor,
+    /// What is in it, or will be.
+    pub(crate) settings: Vec<f32>,
     /// `rates` was written and not yet copied.
     pub(crate) changed: bool,
     /// New rates that wait for an encoder (GPU).
@@ -71,6 +89,8 @@ pub struct MemoryReport {
     pub statistics: u64,
     /// Inverses.
     pub roots: u64,
+    /// Master weights, averages of weights, sums of gradients.
+    pub copies: u64,
     /// Intermediate results, without meaning between two steps.
     pub scratch: u64,
 }
@@ -78,7 +98,7 @@ pub struct MemoryReport {
 impl MemoryReport {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.blocks + self.moments + self.statistics + self.roots + self.scratch
+        self.blocks + self.moments + self.statistics + self.roots + self.copies + self.scratch
     }
 }
 
@@ -88,13 +108,15 @@ impl Optimizer {
         Builder::new(context)
     }
 
-    pub(crate) fn new(context: &Context, prepared: Prepared, groups: Vec<GroupState>, memory: MemoryReport) -> Self {
+    pub(crate) fn new(context: &Context, prepared: Prepared, groups: Vec<GroupState>, memory: MemoryReport, gathering: Gathering) -> Self {
         Optimizer {
             context: context.clone(),
             prepared,
             groups,
             memory,
             step: 0,
+            gathering,
+            load: true,
             work: Vec::new(),
             #[cfg(feature = "gpu")]
             belt: None,
@@ -117,7 +139,7 @@ impl Optimizer {
     #[cfg(feature = "gpu")]
     fn step_with_change(&mut self) -> Result<()> {
         let gpu = self.context.gpu_device("step")?.clone();
-        let (step, waiting) = (self.step, self.groups.iter().map(|g| g.upload.clone()).collect::<Vec<_>>());
+        let (before, waiting) = ((self.step, self.gathering, self.load), self.groups.iter().map(|g| g.upload.clone()).collect::<Vec<_>>());
         gpu.notice();
         let outcome = gpu.scoped("submit", || {
             let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("layerwise step") });
@@ -126,7 +148,7 @@ impl Optimizer {
             Ok(())
         });
         if let Err(error) | Ok(Err(error)) = outcome {
-            self.step = step;
+            (self.step, self.gathering, self.load) = before;
             self.groups.iter_mut().zip(waiting).for_each(|(g, w)| g.upload = w);
             return Err(error);
         }
@@ -193,12 +215,21 @@ impl Optimizer {
         let good = rates.len() == 1 || rates.len() == group.trials;
         check.that("learning_rate", good, format!("{} values for {} trials", rates.len(), group.trials), "one value, or one a trial")?;
         rates.iter().try_for_each(|&rate| check.non_negative("learning_rate", rate))?;
-        let values: Vec<f32> = rates.iter().cycle().take(group.rates.words()).map(|&rate| narrow(rate)).collect();
-        if self.context.is_gpu() {
-            group.upload = Some(values);
-        } else {
-            group.rates.write(&values)?;
-            group.changed = true;
+        group.settings.chunks_mut(2).zip(rates.iter().cycle()).for_each(|(settings, &rate)| settings[0] = narrow(rate));
+        group.publish(self.context.is_gpu())
+    }
+
+    /// Changes the loss scale from the next step on, as [`set_learning_rate`](Self::set_learning_rate) changes a rate.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) for a scale that is not positive and finite, or without [`Builder::loss_scale`].
+    pub fn set_loss_scale(&mut self, scale: f64) -> Result<()> {
+        let scaled = self.gathering.scaled;
+        Check("Optimizer").that("loss_scale", scaled, "a change", "only of an optimizer built with `Builder::loss_scale`")?;
+        super::builder::check_loss_scale(scale)?;
+        for group in &mut self.groups {
+            group.settings.chunks_mut(2).for_each(|settings| settings[1] = narrow(1.0 / scale));
+            group.publish(self.context.is_gpu())?;
         }
         Ok(())
     }
@@ -240,7 +271,26 @@ impl Optimizer {
         Ok(observers.into_iter().map(|(segment, _)| segment).collect())
     }
 
-    /// Steps run or recorded so far.
+    /// Makes the next step start from the caller's f16 weights, after they were changed by other means than steps. Otherwise the f32 masters count, which
+    /// were made from them at the first step.
+    pub fn reload_weights(&mut self) {
+        self.load = true;
+    }
+
+    /// The running average of a parameter's weight, if its group keeps one ([`Group::average`](super::Group::average)).
+    pub fn average(&self, parameter: &str) -> Option<Tensor> {
+        let find = |group: &GroupState| {
+            let (_, stack, layer) = group.parameters.iter().find(|p| p.0 == parameter)?;
+            let layers = group.parameters.iter().filter(|p| p.1 == *stack).count();
+            let name = &group.blocks_name(*stack);
+            let kept = group.kept.iter().find(|kept| kept.name.strip_suffix(".average") == Some(name))?;
+            let trials = kept.tensor.shape().batch / layers;
+            kept.tensor.items(layer * trials..(layer + 1) * trials).ok()
+        };
+        self.groups.iter().find_map(find)
+    }
+
+    /// Steps run or recorded so far; with [`Builder::accumulate_gradients`] those that updated weights.
     pub fn steps(&self) -> u64 {
         self.step
     }
@@ -303,15 +353,30 @@ impl Optimizer {
     }
 
     fn collect_work(&self, work: &mut Vec<usize>) {
+        let Gathering { every, taken, clip, .. } = self.gathering;
+        let completes = taken + 1 == every;
         for group in &self.groups {
             let s = &group.segments;
             if group.changed || group.upload.is_some() {
                 work.push(s.rates);
             }
+            work.extend(s.load.filter(|_| self.load));
+            let checks = |schedule: Schedule| schedule.segments(self.step).any(|beat| beat == Beat::CheckTaps);
+            if completes && s.schedule.is_some_and(checks) {
+                work.push(s.check_taps);
+            }
+            work.extend(s.gather.map(|[first, more]| if taken == 0 { first } else { more }));
+        }
+        if !completes {
+            return;
+        }
+        work.extend(clip);
+        for group in &self.groups {
+            let s = &group.segments;
             match s.schedule {
                 None => work.extend([s.begin, s.apply]),
                 Some(schedule) => work.extend(schedule.segments(self.step).filter_map(|beat| match beat {
-                    Beat::CheckTaps => Some(s.check_taps),
+                    Beat::CheckTaps => None,
                     Beat::Begin => Some(s.begin),
                     Beat::Accumulate => Some(s.accumulate),
                     Beat::Refresh(bucket) => s.refresh.get(bucket).copied(),
@@ -330,13 +395,35 @@ impl Optimizer {
         let outcome = run(&mut self.prepared, &work);
         self.work = work;
         outcome?;
-        self.step += 1;
+        self.load = false;
+        self.gathering.taken += 1;
+        if self.gathering.taken == self.gathering.every {
+            self.gathering.taken = 0;
+            self.step += 1;
+        }
         self.groups.iter_mut().for_each(|g| g.changed = false);
         Ok(())
     }
 }
 
 impl GroupState {
+    /// The name of a stack.
+    fn blocks_name(&self, stack: usize) -> String {
+        let members: Vec<&str> = self.parameters.iter().filter(|p| p.1 == stack).map(|p| p.0.as_str()).collect();
+        super::stack::name(&members)
+    }
+
+    /// Makes `settings` known to the next step.
+    fn publish(&mut self, gpu: bool) -> Result<()> {
+        if gpu {
+            self.upload = Some(self.settings.clone());
+        } else {
+            self.rates.write(&self.settings)?;
+            self.changed = true;
+        }
+        Ok(())
+    }
+
     /// Copies waiting learning rates through the staging belt.
     #[cfg(feature = "gpu")]
     fn stage(&mut self, belt: &mut wgpu::util::StagingBelt, encoder: &mut wgpu::CommandEncoder) -> Result<()> {

@@ -64,6 +64,7 @@ impl Op {
             Op::DirectionOutcome(_) => 1,
             Op::DampingControl(op) => 8 + (op.x.items / op.trials) as u64,
             Op::KlClip(op) => (op.dots.items / op.out.items) as u64,
+            Op::NormClip(op) => (op.squares.items / op.out.items) as u64,
             Op::GraftDirection(op) => 8 * area(&op.out),
             Op::NormRatio(_) => 4,
             Op::SgdUpdate(op) => 6 * area(&op.w),

@@ -14,7 +14,7 @@ use super::beats::{Beats, Keep, Kind};
 use super::config::{Check, Row, put};
 use super::stack::{Stack, TapValues};
 use crate::error::Result;
-use crate::plan::{Recorder, SgdUpdate, Value, block};
+use crate::plan::{DecayForm, Recorder, SgdUpdate, Value, block};
 
 /// How the damping enters the two factors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -273,5 +273,6 @@ impl Beats for Kfac {
 
 /// `SGD`'s tail on a direction.
 pub(super) fn update(r: &mut Recorder, stack: &Stack, momentum: Option<Value>, direction: Value, g_scale: Option<Value>) -> Result<()> {
-    r.record(SgdUpdate { w: stack.weight, g: direction, m: momentum, g_scale, nesterov: false, decoupled: false, block: stack.block })
+    let decay = stack.decay(DecayForm::Gradient);
+    r.record(SgdUpdate { w: stack.weight, g: direction, m: momentum, g_scale, nesterov: false, decay, block: stack.block })
 }

@@ -7,6 +7,7 @@ mod checkpoint;
 mod config;
 mod curvature;
 mod embed;
+mod gradients;
 mod kfac;
 mod laws;
 mod muon;
@@ -25,6 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
         curvature::cases(),
         shampoo::cases(),
         muon::cases(),
+        gradients::cases(),
         cadence::cases(),
         embed::cases(),
     ];

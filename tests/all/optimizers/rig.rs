@@ -84,6 +84,8 @@ pub(crate) fn methods() -> Vec<Method> {
         Sgd { nesterov: true, dampening: 0.0, ..sgd }.into(),
         Adam { learning_rate: 0.01, weight_decay: 0.02, ..Adam::default() }.into(),
         AdamW { learning_rate: 0.01, ..AdamW::default() }.into(),
+        Adam { learning_rate: 0.01, weight_decay: 0.02, amsgrad: true, ..Adam::default() }.into(),
+        AdamW { learning_rate: 0.01, nesterov: true, ..AdamW::default() }.into(),
         kfac.into(),
         Kfac { form: KfacForm::Eigen, ..kfac }.into(),
         Foof { learning_rate: 0.02, weight_decay: 0.02, ..Foof::default() }.into(),
