@@ -115,7 +115,7 @@ impl Builder {
         let check = Check("Optimizer");
         check.at_least_one("accumulate_gradients", self.gather)?;
         check.that("accumulate_gradients", self.gather <= 1 << 24, self.gather, "at most 2^24")?;
-        self.loss_scale.map_or(Ok(()), |scale| check_loss_scale(scale))?;
+        self.loss_scale.map_or(Ok(()), check_loss_scale)?;
         let Some(max) = self.clip else { return Ok(()) };
         check.positive("clip_global_norm", max)?;
         let same = trials.iter().all(|&t| t == trials[0]);
