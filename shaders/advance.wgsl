@@ -26,7 +26,7 @@ const SKIPPED: u32 = 38u;
 const STATISTICS_WEIGHT: u32 = 39u;
 const STATISTICS_DECAY: u32 = 40u;
 const AVERAGE: u32 = 43u;
-const FRESH: u32 = 44u;
+const FRESH: u32 = 50u;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
 struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 

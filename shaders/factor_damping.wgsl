@@ -1,10 +1,11 @@
 // out = (lambda_left, lambda_right): both the damping, or (sqrt(damping) / pi, pi sqrt(damping)), pi^2 = right_mean / left_mean (n.y = 1)
 // left_mean, right_mean [1, 1] (trace over dimension), block [1, WIDTH], out [1, 2] per item.
 // One invocation an item, strided over the grid.
-// Preconditions: none; a factor without trace leaves pi = 1. The damping is multiplied by the item's ridge.
+// Preconditions: none; a factor without trace leaves pi = 1. The damping is multiplied by the item's ridge and its adaptation.
 // Source: [MG15] section 6.3.
 const DAMPING: u32 = 15u;
 const RIDGE: u32 = 41u;
+const DAMPING_SCALE: u32 = 45u;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
 struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 
@@ -22,7 +23,7 @@ fn item_offset(v: u32, b: u32) -> u32 {
 fn factor_damping(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     for (var item = id.x; item < p.n.x; item += groups.x * 64u) {
         let row = item_offset(2u, item);
-        let damping = block[row + DAMPING] * block[row + RIDGE];
+        let damping = block[row + DAMPING] * block[row + RIDGE] * block[row + DAMPING_SCALE];
         let to = item_offset(3u, item);
         var lambda = vec2<f32>(damping);
         if (p.n.y == 1u) {

@@ -1,4 +1,4 @@
-// out[t] = min(1, sqrt(kl_clip / |lr^2 sum over layers of dots[layer, t]|)); 1 where the sum or the clip is 0, 0 where it is not finite
+// out[t] = min(1, sqrt(kl_clip / |lr^2 sum over layers of dots[layer, t]|)); 1 where the sum or the clip is 0, 0 where it is not finite; n.z = 1: 1 where the sum is negative
 // dots [layers * trials, 1, 1], layer outer; block [1, WIDTH], out [1, 1] per trial. n.y = layers.
 // One invocation a trial, strided over the grid.
 // Preconditions: none.
@@ -27,7 +27,7 @@ fn kl_clip(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
         var factor = 1.0;
         if ((bitcast<u32>(quadratic) & 0x7fffffffu) >= 0x7f800000u) {
             factor = 0.0;
-        } else if (block[row + KL_CLIP] != 0.0 && quadratic != 0.0) {
+        } else if (block[row + KL_CLIP] != 0.0 && quadratic != 0.0 && !(p.n.z == 1u && sum < 0.0)) {
             factor = min(1.0, sqrt(block[row + KL_CLIP] / quadratic));
         }
         out[item_offset(2u, t)] = factor;

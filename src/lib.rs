@@ -1,8 +1,9 @@
 //! Layer-wise preconditioned optimizers on wgpu compute shaders, with a fast CPU path.
 //!
 //! A layer-wise method preconditions the gradient `G` of a weight matrix along both of its axes, `W <- W - lr left^{-1/p} G right^{-1/p}`, instead of entry
-//! by entry. [`optim`] has [`Kfac`](optim::Kfac), [`Shampoo`](optim::Shampoo), [`Soap`](optim::Soap), [`Muon`](optim::Muon) and the baselines [`Sgd`](optim::Sgd),
-//! [`Adam`](optim::Adam) and [`AdamW`](optim::AdamW); [`feature_learning`] has the experiments that say when preconditioning matters.
+//! by entry. [`optim`] has [`Kfac`](optim::Kfac), [`Foof`](optim::Foof), [`NaturalGradient`](optim::NaturalGradient), [`Shampoo`](optim::Shampoo),
+//! [`Soap`](optim::Soap), [`Muon`](optim::Muon) and the baselines [`Sgd`](optim::Sgd), [`Adam`](optim::Adam) and [`AdamW`](optim::AdamW);
+//! [`feature_learning`] has the experiments that say when preconditioning matters.
 //!
 //! # Quick start
 //!

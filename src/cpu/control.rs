@@ -2,9 +2,9 @@
 
 use super::memory::Memory;
 use crate::plan::block::{
-    AVERAGE, AVERAGE_DECAY, BETA1, BETA2, CURRENT_RATE, DAMPING, DECAY, DECAY_STEPS, FAILED_ROOTS, FINAL_FRACTION, FLAG, FRESH, GATE,
-    KL_CLIP, LEARNING_RATE, ONE_MINUS_BETA1, ONE_MINUS_BETA2, RIDGE, SCHEDULE, SKIPPED, STATISTICS_DECAY, STATISTICS_WEIGHT, STEP,
-    STEP_FACTOR, STEP_PERIOD, WARMUP_STEPS, WEIGHT1, WEIGHT2,
+    AVERAGE, AVERAGE_DECAY, BETA1, BETA2, CURRENT_RATE, DAMPING, DAMPING_SCALE, DECAY, DECAY_STEPS, FAILED_ROOTS, FINAL_FRACTION, FLAG,
+    FRESH, GATE, KL_CLIP, LEARNING_RATE, ONE_MINUS_BETA1, ONE_MINUS_BETA2, RIDGE, SCHEDULE, SKIPPED, STATISTICS_DECAY, STATISTICS_WEIGHT,
+    STEP, STEP_FACTOR, STEP_PERIOD, WARMUP_STEPS, WEIGHT1, WEIGHT2,
 };
 use crate::plan::{Advance, Clock, FactorDamping, KlClip, NormClip, NormRatio, RootOutcome};
 
@@ -86,7 +86,7 @@ pub(super) fn factor_damping(op: &FactorDamping, memory: &mut Memory<'_>) {
     let block = memory.input(op.block);
     let means = op.left_mean.zip(op.right_mean).map(|(l, r)| (memory.input(l), memory.input(r)));
     out.for_each(8, |i, item| {
-        let damping = block.scalar(i, DAMPING as usize) * block.scalar(i, RIDGE as usize);
+        let damping = block.scalar(i, DAMPING as usize) * block.scalar(i, RIDGE as usize) * block.scalar(i, DAMPING_SCALE as usize);
         let (left, right) = match means {
             None => (damping, damping),
             Some((left, right)) => {
@@ -135,9 +135,10 @@ pub(super) fn kl_clip(op: &KlClip, memory: &mut Memory<'_>) {
         let sum: f32 = (0..layers).map(|l| dots.scalar(l * trials + t, 0)).sum();
         let (rate, clip) = (block.scalar(t, CURRENT_RATE as usize), block.scalar(t, KL_CLIP as usize));
         let quadratic = (rate * rate * sum).abs();
+        let bounded = clip == 0.0 || (op.signed && sum < 0.0);
         item[0] = if !quadratic.is_finite() {
             0.0
-        } else if clip == 0.0 || quadratic == 0.0 {
+        } else if bounded || quadratic == 0.0 {
             1.0
         } else {
             (clip / quadratic).sqrt().min(1.0)

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::memory::Memory;
-use super::{cholesky, control, elementwise, gemm, qr, random_fill, reduce, spectral, update};
+use super::{cholesky, control, curvature, elementwise, gemm, qr, random_fill, reduce, spectral, update};
 use crate::error::{Error, Result};
 use crate::plan::{Op, Plan};
 use crate::tensor::{Storage, Tensor, lock};
@@ -89,6 +89,9 @@ fn execute(op: &Op, memory: &mut Memory<'_>) {
         Op::FactorDamping(op) => control::factor_damping(op, memory),
         Op::RootOutcome(op) => control::root_outcome(op, memory),
         Op::KlClip(op) => control::kl_clip(op, memory),
+        Op::SpectralDivide(op) => curvature::spectral_divide(op, memory),
+        Op::DirectionOutcome(op) => curvature::direction_outcome(op, memory),
+        Op::DampingControl(op) => curvature::damping_control(op, memory),
         Op::NormClip(op) => control::norm_clip(op, memory),
         Op::GraftDirection(op) => update::graft_direction(op, memory),
         Op::NormRatio(op) => control::norm_ratio(op, memory),

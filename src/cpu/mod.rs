@@ -5,6 +5,7 @@
 
 mod cholesky;
 mod control;
+mod curvature;
 mod elementwise;
 pub(crate) mod engine;
 mod gemm;

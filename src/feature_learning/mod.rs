@@ -1,12 +1,14 @@
 //! The proving ground: linear representation learning, `f(x) = F G x`, trained by layer-wise preconditioned methods and by their rivals.
 //!
 //! [`experiment::run`] trains every trial (learning rates x seeds x anisotropies) of one method as one batched run. Below it, each room does one thing:
-//! [`teacher`] draws the problem on the host in f64, [`data`] draws the samples on the device, [`two_layer`] holds model and gradients, [`scheme`] the update
+//! [`teacher`] draws the problem on the host in f64, [`data`] draws the samples on the device, [`two_layer`] holds model and gradients, [`curvature`] what
+//! second-order optimizers need of it, [`scheme`] the update
 //! rules, [`metrics`] what is logged, [`theory`] the closed forms that the measurements are held against, [`selection`] how a learning rate is chosen.
 //!
 //! The model is that of Zhang et al., "On The Concurrence of Layer-wise Preconditioning Methods and Provable Feature Learning" (arXiv 2502.01763). Sizes,
 //! learning rates and seeds are ours: the paper's settings were not available.
 
+pub mod curvature;
 pub mod data;
 pub mod experiment;
 pub mod method;
@@ -17,6 +19,7 @@ pub mod teacher;
 pub mod theory;
 pub mod two_layer;
 
+pub use curvature::{Curvature, LayerFactors};
 pub use experiment::{LinearRepresentation, LogPoints, Progress, RateSchedule, Record};
 pub use method::Method;
 pub use two_layer::{Batch, TwoLayer};

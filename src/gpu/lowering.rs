@@ -4,12 +4,12 @@ use super::choice;
 use super::facts::Facts;
 use super::kernels::{
     ADAM_UPDATE, ADVANCE, AXPBY, CHECK_FINITE, CHOLESKY_DIAGONAL, CHOLESKY_LOAD, CHOLESKY_ROWS, CHOLESKY_UPDATE, COLUMN_MEAN, CONVERT,
-    EIGH_JACOBI, EIGH_LOAD, EIGH_ROTATE, EIGH_SORT, FACTOR_DAMPING, GRAFT_DIRECTION, ITERATION_CONTROL, KL_CLIP, Kernel, NORM_CLIP,
-    NORM_RATIO, OPERATOR_NORM, QR_PANEL, QR_SIGNS, QUOTIENT, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOLVE_TRIANGULAR, SORT_COLUMNS,
-    SPECTRUM_SCALE, Variant,
+    DAMPING_CONTROL, DIRECTION_OUTCOME, EIGH_JACOBI, EIGH_LOAD, EIGH_ROTATE, EIGH_SORT, FACTOR_DAMPING, GRAFT_DIRECTION, ITERATION_CONTROL,
+    KL_CLIP, Kernel, NORM_CLIP, NORM_RATIO, OPERATOR_NORM, QR_PANEL, QR_SIGNS, QUOTIENT, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE,
+    SOLVE_TRIANGULAR, SORT_COLUMNS, SPECTRAL_DIVIDE, SPECTRUM_SCALE, Variant,
 };
 use super::params::{Params, ViewParams};
-use crate::plan::{Clock, Coef, DecayForm, Distribution, EIGH_PAIR, Eigh, Gemm, Op, Order, Qr, ReduceKind, Stage, Value};
+use crate::plan::{Clock, Coef, ControlStage, DecayForm, Distribution, EIGH_PAIR, Eigh, Gemm, Op, Order, Qr, ReduceKind, Stage, Value};
 use crate::tensor::ElementType;
 
 /// Rows and columns of a Cholesky panel; the shaders' `PANEL`.
@@ -281,7 +281,20 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
         }
         Op::KlClip(op) => {
             let layers = op.dots.items / op.out.items;
-            b.flat(&KL_CLIP, 64, batch, &[Some(op.dots), Some(op.block), Some(op.out)], &[], [layers, 0, 0]);
+            b.flat(&KL_CLIP, 64, batch, &[Some(op.dots), Some(op.block), Some(op.out)], &[], [layers, usize::from(op.signed), 0]);
+        }
+        Op::SpectralDivide(op) => {
+            let values = [Some(op.x), Some(op.left), Some(op.right), Some(op.block), Some(op.out)];
+            b.flat(&SPECTRAL_DIVIDE, 256, batch * op.out.rows * op.out.cols, &values, &[], [0; 3]);
+        }
+        Op::DirectionOutcome(op) => b.flat(&DIRECTION_OUTCOME, 64, batch, &[Some(op.factor), Some(op.block)], &[], [0; 3]),
+        Op::DampingControl(op) => {
+            let (stage, interval, coefficients) = match op.stage {
+                ControlStage::Predict { interval } => (0, interval as usize, [0.0; 2]),
+                ControlStage::Observe { omega, least } => (1, 0, [omega, least]),
+            };
+            let n = [stage, op.trials, if stage == 0 { interval } else { 1 }];
+            b.flat(&DAMPING_CONTROL, 64, batch, &[Some(op.x), Some(op.block)], &coefficients.map(Coef::Const), n);
         }
         Op::NormClip(op) => {
             let layers = op.squares.items / op.out.items;

@@ -30,9 +30,9 @@ pub struct Adam {
     pub epsilon: f64,
     /// L2 decay, at least 0, added to the gradient. Default 0 (PyTorch).
     pub weight_decay: f64,
-    /// AMSGrad (Reddi, Kale, Kumar 2018): divides by the running maximum of `v`, corrected afterwards, as PyTorch does. Default off (PyTorch).
+    /// `AMSGrad` (Reddi, Kale, Kumar 2018): divides by the running maximum of `v`, corrected afterwards, as PyTorch does. Default off (PyTorch).
     pub amsgrad: bool,
-    /// NAdam's look-ahead (Dozat 2016) in optax's form. Default off (PyTorch).
+    /// `NAdam`'s look-ahead (Dozat 2016) in optax's form. Default off (PyTorch).
     pub nesterov: bool,
 }
 
@@ -57,9 +57,9 @@ pub struct AdamW {
     pub epsilon: f64,
     /// Decoupled decay, at least 0. Default 0.01 (PyTorch).
     pub weight_decay: f64,
-    /// AMSGrad, as in [`Adam`]. Default off (PyTorch).
+    /// `AMSGrad`, as in [`Adam`]. Default off (PyTorch).
     pub amsgrad: bool,
-    /// NAdam's look-ahead, as in [`Adam`]: optax's `nadamw`. Default off (PyTorch).
+    /// `NAdam`'s look-ahead, as in [`Adam`]: optax's `nadamw`. Default off (PyTorch).
     pub nesterov: bool,
 }
 

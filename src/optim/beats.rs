@@ -43,6 +43,11 @@ pub(crate) trait Beats {
         Ok(())
     }
 
+    /// What the mean of the output gradients' squares over so many samples is multiplied by in its statistics.
+    fn largest_scale(&self, _samples: usize) -> f32 {
+        1.0
+    }
+
     /// Takes taps into statistics.
     fn accumulate(&self, _r: &mut Recorder, _stack: &Stack, _state: &Self::State) -> Result<()> {
         Ok(())
@@ -50,6 +55,16 @@ pub(crate) trait Beats {
 
     /// Makes roots of the statistics of some layers of a stack.
     fn refresh(&self, _r: &mut Recorder, _stack: &Stack, _state: &Self::State, _layers: Range<usize>) -> Result<()> {
+        Ok(())
+    }
+
+    /// True if it uses observed losses.
+    fn observes(&self) -> bool {
+        false
+    }
+
+    /// Uses an observed loss, `[trials, 1, 1]`.
+    fn observe(&self, _r: &mut Recorder, _stacks: &[(Stack, Self::State)], _loss: Value) -> Result<()> {
         Ok(())
     }
 
@@ -68,6 +83,14 @@ pub(crate) enum Kind {
     Copy,
 }
 
+/// What a kept tensor starts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    Zeros,
+    Identity,
+    Ones,
+}
+
 /// A kept value and how it starts.
 pub(crate) struct Kept {
     pub(crate) name: String,
@@ -75,8 +98,7 @@ pub(crate) struct Kept {
     pub(crate) stack: usize,
     pub(crate) value: Value,
     pub(crate) kind: Kind,
-    /// Starts as identity matrices instead of zeros.
-    pub(crate) identity: bool,
+    pub(crate) start: Start,
 }
 
 /// Declares kept values.
@@ -89,31 +111,37 @@ pub(crate) struct Keep<'a> {
 impl Keep<'_> {
     /// A zeroed tensor of the weight's shape.
     pub(crate) fn moment(&mut self, stack: &Stack, name: &str) -> Result<Value> {
-        self.add(stack, name, stack.weight.shape(), Kind::Moment, false)
+        self.add(stack, name, stack.weight.shape(), Kind::Moment, Start::Zeros)
     }
 
     /// A zeroed number a row of the weight, `[items, out, 1]`.
     pub(crate) fn rows(&mut self, stack: &Stack, name: &str) -> Result<Value> {
-        self.add(stack, name, Shape { cols: 1, ..stack.weight.shape() }, Kind::Moment, false)
+        self.add(stack, name, Shape { cols: 1, ..stack.weight.shape() }, Kind::Moment, Start::Zeros)
     }
 
     /// `[items, n, n]`.
     pub(crate) fn square(&mut self, stack: &Stack, name: &str, n: usize, kind: Kind, identity: bool) -> Result<Value> {
-        self.add(stack, name, Shape::new(stack.items(), n, n), kind, identity)
+        let start = if identity { Start::Identity } else { Start::Zeros };
+        self.add(stack, name, Shape::new(stack.items(), n, n), kind, start)
+    }
+
+    /// Eigenvalues, `[items, 1, n]`, all 1 at first.
+    pub(crate) fn spectrum(&mut self, stack: &Stack, name: &str, n: usize) -> Result<Value> {
+        self.add(stack, name, Shape::new(stack.items(), 1, n), Kind::Root, Start::Ones)
     }
 
     /// A zeroed tensor by its whole name.
     pub(crate) fn named(&mut self, name: String, shape: Shape, kind: Kind) -> Result<Value> {
-        self.put(name, shape, kind, false)
+        self.put(name, shape, kind, Start::Zeros)
     }
 
-    fn add(&mut self, stack: &Stack, name: &str, shape: Shape, kind: Kind, identity: bool) -> Result<Value> {
-        self.put(format!("{}.{name}", stack.name), shape, kind, identity)
+    fn add(&mut self, stack: &Stack, name: &str, shape: Shape, kind: Kind, start: Start) -> Result<Value> {
+        self.put(format!("{}.{name}", stack.name), shape, kind, start)
     }
 
-    fn put(&mut self, name: String, shape: Shape, kind: Kind, identity: bool) -> Result<Value> {
+    fn put(&mut self, name: String, shape: Shape, kind: Kind, start: Start) -> Result<Value> {
         let value = self.r.state(name.clone(), shape)?;
-        self.kept.push(Kept { name, stack: self.stack, value, kind, identity });
+        self.kept.push(Kept { name, stack: self.stack, value, kind, start });
         Ok(value)
     }
 }
@@ -135,6 +163,8 @@ pub(crate) struct Segments {
     pub(crate) start: Vec<usize>,
     pub(crate) apply: usize,
     pub(crate) apply_plain: usize,
+    /// The segment that uses an observed loss, and the loss.
+    pub(crate) observe: Option<(usize, Value)>,
     /// `None`: every step is begin and apply.
     pub(crate) schedule: Option<Schedule>,
 }
@@ -177,7 +207,7 @@ pub(crate) fn record<B: Beats>(
     let cadence = method.cadence();
     let check_taps = r.segment(format!("{prefix}check taps"));
     if cadence.is_some() {
-        pairs.iter().try_for_each(|(stack, _)| stack.check_taps(r))?;
+        pairs.iter().try_for_each(|(stack, _)| stack.check_taps(r, |n| method.largest_scale(n)))?;
     }
     let begin = r.segment(format!("{prefix}begin"));
     for (stack, _) in &pairs {
@@ -216,7 +246,28 @@ pub(crate) fn record<B: Beats>(
         method.apply(r, &pairs, false)?;
         pairs.iter().try_for_each(|(stack, _)| stack.finish(r))?;
     }
-    Ok(Segments { rates: rates_segment, load, gather, check_taps, begin, accumulate, refresh, start, apply, apply_plain, schedule })
+    let mut observe = None;
+    if let Some((stack, _)) = pairs.first()
+        && method.observes()
+    {
+        let loss = r.external(format!("{prefix}loss"), Shape::new(stack.trials, 1, 1))?;
+        observe = Some((r.segment(format!("{prefix}observe loss")), loss));
+        method.observe(r, &pairs, loss)?;
+    }
+    Ok(Segments {
+        rates: rates_segment,
+        load,
+        gather,
+        check_taps,
+        begin,
+        accumulate,
+        refresh,
+        start,
+        apply,
+        apply_plain,
+        observe,
+        schedule,
+    })
 }
 
 /// For each bucket, which layers of which stacks it refreshes.

@@ -1,6 +1,6 @@
 //! From groups to an optimizer: checks, stacks, state, one plan.
 
-use super::beats::{Beats, Keep, Kept, Kind, Segments, record};
+use super::beats::{Beats, Keep, Kept, Kind, Segments, Start, record};
 use super::config::{Check, Method, Row, narrow, put};
 use super::group::{Group, Parameter};
 use super::intake::{self, Intake};
@@ -66,7 +66,7 @@ impl Builder {
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) naming a field outside its range, no group, an empty group, two parameters of one name, two that share
-    /// weights, or a `Kfac` parameter without taps; [`Error::Shape`](crate::Error::Shape) for a gradient or taps that do not fit;
+    /// weights, or a parameter without the taps that its method needs; [`Error::Shape`](crate::Error::Shape) for a gradient or taps that do not fit;
     /// [`Error::ForeignContext`](crate::Error::ForeignContext); [`Error::Limit`](crate::Error::Limit) where the state does not fit the device.
     pub fn build(self) -> Result<Optimizer> {
         let check = Check("Optimizer");
@@ -115,7 +115,7 @@ impl Builder {
         let check = Check("Optimizer");
         check.at_least_one("accumulate_gradients", self.gather)?;
         check.that("accumulate_gradients", self.gather <= 1 << 24, self.gather, "at most 2^24")?;
-        self.loss_scale.map_or(Ok(()), |scale| check_loss_scale(scale))?;
+        self.loss_scale.map_or(Ok(()), check_loss_scale)?;
         let Some(max) = self.clip else { return Ok(()) };
         check.positive("clip_global_norm", max)?;
         let same = trials.iter().all(|&t| t == trials[0]);
@@ -172,7 +172,7 @@ fn add_group(
     let rows: Vec<f32> = (0..trials).flat_map(|trial| block_row(group, trial, scale)).collect();
     let (decay, l2) = group.decay_form();
     intake.l2 = l2;
-    let wishes = Wishes { taps: group.needs_taps(), decay, intake, average: group.average.is_some() };
+    let wishes = Wishes { taps: group.wants(), decay, intake, average: group.average.is_some() };
     let mut kept: Vec<Kept> = Vec::new();
     let (mut stacks, mut blocks, mut tensors) = (Vec::new(), Vec::new(), Vec::new());
     for member in &members {
@@ -208,18 +208,25 @@ fn add_group(
         Method::EigenvalueCorrectedShampoo(m) => record(m, r, &mut kept, stacks, rates, apart, prefix)?,
         Method::Soap(m) => record(m, r, &mut kept, stacks, rates, apart, prefix)?,
         Method::Shampoo(m) => record(m, r, &mut kept, stacks, rates, apart, prefix)?,
+        Method::Foof(m) => record(m, r, &mut kept, stacks, rates, apart, prefix)?,
+        Method::NaturalGradient(m) => record(m, r, &mut kept, stacks, rates, apart, prefix)?,
         Method::Kfac(m) => record(m, r, &mut kept, stacks, rates, apart, prefix)?,
         Method::Muon(m) => record(m, r, &mut kept, stacks, rates, apart, prefix)?,
     };
     for k in kept {
-        let tensor = if k.identity {
-            state.context.upload(k.value.shape(), &identities(k.value.shape()))?
-        } else {
-            state.context.zeros(k.value.shape())?
+        let shape = k.value.shape();
+        let tensor = match k.start {
+            Start::Zeros => state.context.zeros(shape)?,
+            Start::Identity => state.context.upload(shape, &identities(shape))?,
+            Start::Ones => state.context.upload(shape, &vec![1.0; shape.elements()])?,
         };
         bindings.bind(k.value, &tensor);
         state.add(k.kind, &tensor);
         tensors.push(state_tensor(k.name, k.stack, &tensor));
+    }
+    if let Some((_, loss)) = segments.observe {
+        // Until the first loss is observed.
+        bindings.bind(loss, &state.context.zeros(loss.shape())?);
     }
     let mut places = vec![(0, 0); group.parameters.len()];
     for (s, member) in members.iter().enumerate() {
@@ -256,12 +263,15 @@ fn state_tensor(name: String, stack: usize, tensor: &Tensor) -> StateTensor {
 fn block_row(group: &Group, trial: usize, loss_scale: f64) -> Row {
     let mut row = [0.0; block::WIDTH];
     row[block::RIDGE as usize] = 1.0;
+    row[block::DAMPING_SCALE as usize] = 1.0;
     group.schedule.fill(&mut row);
     match group.method_of(trial) {
         Method::Sgd(m) => m.fill(&mut row),
         Method::Adam(m) => m.fill(&mut row),
         Method::AdamW(m) => m.fill(&mut row),
         Method::Kfac(m) => m.fill(&mut row),
+        Method::Foof(m) => m.fill(&mut row),
+        Method::NaturalGradient(m) => m.fill(&mut row),
         Method::Shampoo(m) => m.fill(&mut row),
         Method::Muon(m) => m.fill(&mut row),
         Method::Soap(m) => m.fill(&mut row),

@@ -8,7 +8,7 @@ use safetensors::tensor::{Dtype, SafeTensors, View};
 
 use super::config::{Accumulation, Method};
 use super::graft::Graft;
-use super::kfac::{OutputGradients, StatisticsStart};
+use super::kfac::{KfacForm, OutputGradients, StatisticsStart};
 use super::optimizer::{Optimizer, StateTensor};
 use crate::error::{Error, Result};
 use crate::plan::block;
@@ -80,14 +80,16 @@ impl Optimizer {
     /// For each parameter `P` (not stack: how parameters lie in buffers does not matter) the file has tensors of element type F32, row-major,
     /// `[trials, rows, cols]`:
     /// ```text
-    /// P.block                                         [trials, 1, 48]     columns of plan::block; health, counters, bias corrections
-    /// P.momentum                                      [trials, out, in]   Muon; Sgd, Kfac and Shampoo with momentum
+    /// P.block                                         [trials, 1, 56]     columns of plan::block; health, counters, bias corrections
+    /// P.momentum                                      [trials, out, in]   Muon; Sgd, Kfac, Foof, NaturalGradient, Shampoo with momentum; Kfac with adaptation
     /// P.neurons                                       [trials, out, 1]    Muon with neuron_decay
     /// P.first_moment, P.second_moment                 [trials, out, in]   Adam, AdamW, Soap, EigenvalueCorrectedShampoo; Shampoo with beta1, with a graft that has one
     /// P.second_moment_maximum                         [trials, out, in]   Adam and AdamW with amsgrad
     /// P.master, P.average, P.gradient_sum             [trials, out, in]   of f16 weights; with Group::average; with accumulated gradients
-    /// P.left_statistics, P.left_inverse               [trials, out, out]  Kfac
-    /// P.right_statistics, P.right_inverse             [trials, in, in]    Kfac; in counts the bias column
+    /// P.left_statistics, P.left_inverse               [trials, out, out]  Kfac; left_basis in its eigen form
+    /// P.right_statistics, P.right_inverse             [trials, in, in]    Kfac, Foof; in counts the bias column; right_basis
+    /// P.left_eigenvalues                              [trials, 1, out]    Kfac's eigen form
+    /// P.right_eigenvalues                             [trials, 1, in]     Kfac's eigen form
     /// P.left_statistics, P.left_root                  [trials, out, out]  Shampoo; with blocks left_statistics_0, ... of their sizes
     /// P.right_statistics, P.right_root                [trials, in, in]    Shampoo
     /// P.left_statistics, P.left_basis                 [trials, out, out]  Soap, EigenvalueCorrectedShampoo; sides without a basis have none
@@ -97,7 +99,7 @@ impl Optimizer {
     ///               steps      steps of the optimizer, which fix the cadence of statistics and refreshes
     ///               gathered   gradients taken in since the last step
     ///               method.P   Sgd, Adam, AdamW, Soap, EigenvalueCorrectedShampoo(accumulation), Muon(accumulation),
-    ///                          Kfac(start of its statistics, scale of its output gradients),
+    ///                          Kfac(start of its statistics, scale of its output gradients[, Eigen]), Foof(start of its statistics), NaturalGradient,
     ///                          or Shampoo(accumulation, graft, root of matrices, root of vectors)
     ///               checksum   of all names, shapes and bits: finds damage, does not stop a forger
     /// ```
@@ -326,6 +328,14 @@ impl StateTensor {
     }
 }
 
+fn start(start: StatisticsStart) -> &'static str {
+    match start {
+        StatisticsStart::Identity => "Identity",
+        StatisticsStart::FirstBatch => "FirstBatch",
+        StatisticsStart::BiasCorrected => "BiasCorrected",
+    }
+}
+
 /// What state means depends on: the method, and the settings without which its numbers mean something else. Part of the format.
 fn kind(method: &Method) -> String {
     match method {
@@ -339,17 +349,19 @@ fn kind(method: &Method) -> String {
         Method::Soap(_) => "Soap".into(),
         Method::EigenvalueCorrectedShampoo(m) => format!("EigenvalueCorrectedShampoo({})", if m.beta2 == 1.0 { "Sum" } else { "Ema" }),
         Method::Kfac(m) => {
-            let start = match m.statistics_start {
-                StatisticsStart::Identity => "Identity",
-                StatisticsStart::FirstBatch => "FirstBatch",
-                StatisticsStart::BiasCorrected => "BiasCorrected",
-            };
             let scale = match m.output_gradients {
                 OutputGradients::MeanLoss => "MeanLoss",
+                OutputGradients::BatchSum => "BatchSum",
                 OutputGradients::PerSample => "PerSample",
             };
-            format!("Kfac({start}, {scale})")
+            let form = match m.form {
+                KfacForm::Inverse => "",
+                KfacForm::Eigen => ", Eigen",
+            };
+            format!("Kfac({}, {scale}{form})", start(m.statistics_start))
         }
+        Method::Foof(m) => format!("Foof({})", start(m.statistics_start)),
+        Method::NaturalGradient(_) => "NaturalGradient".into(),
         Method::Shampoo(m) => {
             let accumulation = match m.accumulation {
                 Accumulation::Sum => "Sum",
@@ -369,7 +381,9 @@ fn kind(method: &Method) -> String {
 
 /// True if a device may have left `x` at element `i` of a block. The user's part is not taken over.
 fn allowed(i: usize, x: f32) -> bool {
-    i % block::WIDTH < block::STEP as usize || (x.is_finite() && x >= 0.0)
+    let column = i % block::WIDTH;
+    let signed = [block::LAST_LOSS, block::PREDICTED].iter().any(|&c| c as usize == column);
+    column < block::STEP as usize || (x.is_finite() && (x >= 0.0 || signed))
 }
 
 /// Little-endian f32.

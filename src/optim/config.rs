@@ -2,8 +2,10 @@
 
 use super::adam::{Adam, AdamW};
 use super::eigenvalue_corrected::EigenvalueCorrectedShampoo;
+use super::foof::Foof;
 use super::kfac::Kfac;
 use super::muon::Muon;
+use super::natural_gradient::NaturalGradient;
 use super::sgd::Sgd;
 use super::shampoo::Shampoo;
 use super::soap::Soap;
@@ -24,6 +26,10 @@ pub enum Method {
     AdamW(AdamW),
     /// Kronecker-factored curvature.
     Kfac(Kfac),
+    /// The input factor of Kronecker-factored curvature alone.
+    Foof(Foof),
+    /// Dense curvature.
+    NaturalGradient(NaturalGradient),
     /// Inverse roots of the gradient's second-moment matrices.
     Shampoo(Shampoo),
     /// Orthogonalised momentum.
@@ -43,7 +49,25 @@ macro_rules! from {
         })*
     };
 }
-from!(Sgd, Adam, AdamW, Kfac, Shampoo, Muon, Soap, EigenvalueCorrectedShampoo);
+from!(Sgd, Adam, AdamW, Kfac, Foof, NaturalGradient, Shampoo, Muon, Soap, EigenvalueCorrectedShampoo);
+
+impl Method {
+    /// The config struct's name.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Method::Sgd(_) => "Sgd",
+            Method::Adam(_) => "Adam",
+            Method::AdamW(_) => "AdamW",
+            Method::Kfac(_) => "Kfac",
+            Method::Foof(_) => "Foof",
+            Method::NaturalGradient(_) => "NaturalGradient",
+            Method::Shampoo(_) => "Shampoo",
+            Method::Muon(_) => "Muon",
+            Method::Soap(_) => "Soap",
+            Method::EigenvalueCorrectedShampoo(_) => "EigenvalueCorrectedShampoo",
+        }
+    }
+}
 
 /// How past and new terms add up, in [`Muon`]'s momentum and in [`Shampoo`]'s statistics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

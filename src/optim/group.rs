@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::plan::DecayForm;
 use crate::tensor::{ElementType, Tensor};
 
-/// What KFAC sees of a layer `y = W x`, beside the gradient.
+/// What KFAC, FOOF and the natural gradient see of a layer `y = W x`, beside the gradient.
 ///
 /// The batch of each tensor is the weight's number of trials, or a divisor of it: then neighbouring trials share an item (data index outer, trial index
 /// inner), as trials of one seed share their inputs.
@@ -27,18 +27,62 @@ pub enum Taps {
         /// `[.., in, in]`, symmetric, with the bias column where the weight has one.
         right: Tensor,
     },
+    /// The layer's inputs alone, for FOOF.
+    Inputs {
+        /// `[.., n, in]`.
+        inputs: Tensor,
+    },
+    /// Rows of a Jacobian, for the natural gradient: gradients of the weight, its elements in row-major order.
+    PerSampleGradients {
+        /// `[.., n, out in]`.
+        gradients: Tensor,
+    },
 }
 
-impl Taps {
-    fn tensors(&self) -> [(&'static str, &Tensor); 2] {
+/// Which taps a method takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wants {
+    Nothing,
+    /// Both factors of a layer.
+    Factors,
+    /// Its right factor.
+    Right,
+    /// Rows of its Jacobian.
+    Rows,
+}
+
+impl Wants {
+    fn takes(self, taps: &Taps) -> bool {
         match self {
-            Taps::Samples { inputs, output_gradients } => [("inputs", inputs), ("output_gradients", output_gradients)],
-            Taps::Factors { left, right } => [("left", left), ("right", right)],
+            Wants::Nothing => true,
+            Wants::Factors => matches!(taps, Taps::Samples { .. } | Taps::Factors { .. }),
+            Wants::Right => matches!(taps, Taps::Samples { .. } | Taps::Factors { .. } | Taps::Inputs { .. }),
+            Wants::Rows => matches!(taps, Taps::Samples { .. } | Taps::PerSampleGradients { .. }),
+        }
+    }
+
+    fn allowed(self) -> &'static str {
+        match self {
+            Wants::Nothing => "any taps",
+            Wants::Factors => "matrices with taps: give it `samples` or `factors`, or move it to a Sgd, Adam or AdamW group",
+            Wants::Right => "matrices with taps: give it `inputs`, `samples` or `factors`, or move it to a Sgd, Adam or AdamW group",
+            Wants::Rows => "matrices with taps: give it `samples` or `per_sample_gradients`, or move it to a Sgd, Adam or AdamW group",
         }
     }
 }
 
-/// A weight with its gradient (and, for KFAC, its taps): the caller's tensors, read and written where they lie.
+impl Taps {
+    fn tensors(&self) -> Vec<(&'static str, &Tensor)> {
+        match self {
+            Taps::Samples { inputs, output_gradients } => vec![("inputs", inputs), ("output_gradients", output_gradients)],
+            Taps::Factors { left, right } => vec![("left", left), ("right", right)],
+            Taps::Inputs { inputs } => vec![("inputs", inputs)],
+            Taps::PerSampleGradients { gradients } => vec![("per_sample_gradients", gradients)],
+        }
+    }
+}
+
+/// A weight with its gradient (and, for KFAC, FOOF and the natural gradient, its taps): the caller's tensors, read and written where they lie.
 #[derive(Clone, Debug)]
 pub struct Parameter {
     /// Its name in messages, printed plans and health reports; unique within an optimizer.
@@ -47,7 +91,7 @@ pub struct Parameter {
     pub weight: Tensor,
     /// The gradient of the mean loss, same shape, f32 or f16, read by each step.
     pub gradient: Tensor,
-    /// What KFAC needs; other methods ignore it.
+    /// What KFAC, FOOF and the natural gradient need; other methods ignore it.
     pub taps: Option<Taps>,
 }
 
@@ -69,6 +113,18 @@ impl Parameter {
         Parameter { taps: Some(Taps::Factors { left: left.clone(), right: right.clone() }), ..self }
     }
 
+    /// With [`Taps::Inputs`].
+    #[must_use]
+    pub fn inputs(self, inputs: &Tensor) -> Self {
+        Parameter { taps: Some(Taps::Inputs { inputs: inputs.clone() }), ..self }
+    }
+
+    /// With [`Taps::PerSampleGradients`].
+    #[must_use]
+    pub fn per_sample_gradients(self, gradients: &Tensor) -> Self {
+        Parameter { taps: Some(Taps::PerSampleGradients { gradients: gradients.clone() }), ..self }
+    }
+
     /// True if this can be the next layer of `previous`'s stack.
     pub(crate) fn follows(&self, previous: &Parameter, with_taps: bool) -> bool {
         let next = |a: &Tensor, b: &Tensor| a.shape() == b.shape() && a.element() == b.element() && a.follows(b);
@@ -84,7 +140,8 @@ impl Parameter {
         next(&self.weight, &previous.weight) && next(&self.gradient, &previous.gradient) && taps && staging
     }
 
-    pub(crate) fn check(&self, with_taps: bool) -> Result<()> {
+    pub(crate) fn check(&self, method: &'static str, wants: Wants) -> Result<()> {
+        let with_taps = wants != Wants::Nothing;
         let weight = self.weight.shape();
         let refuse = |role: &str, expected: String, found: String| {
             Err(Error::Shape { op: "optimizer", tensor: format!("{}.{role}", self.name), expected, found })
@@ -105,10 +162,9 @@ impl Parameter {
         if !with_taps {
             return Ok(());
         }
-        let Some(taps) = &self.taps else {
-            let found = format!("no taps for parameter `{}`", self.name);
-            let allowed = "matrices with taps: give it `samples` or `factors`, or move it to a Sgd, Adam or AdamW group";
-            return Err(Error::Config { method: "Kfac", field: "parameter", found, allowed });
+        let Some(taps) = self.taps.as_ref().filter(|taps| wants.takes(taps)) else {
+            let found = format!("{} for parameter `{}`", if self.taps.is_some() { "other taps" } else { "no taps" }, self.name);
+            return Err(Error::Config { method, field: "parameter", found, allowed: wants.allowed() });
         };
         for (role, tensor) in taps.tensors() {
             let shape = tensor.shape();
@@ -116,6 +172,7 @@ impl Parameter {
                 "inputs" => (None, &[weight.cols, weight.cols - 1]),
                 "output_gradients" => (None, &[weight.rows]),
                 "left" => (Some(weight.rows), &[weight.rows]),
+                "per_sample_gradients" => (None, &[weight.rows * weight.cols]),
                 _ => (Some(weight.cols), &[weight.cols]),
             };
             if rows.is_some_and(|r| r != shape.rows) || !cols.contains(&shape.cols) || !weight.batch.is_multiple_of(shape.batch) {
@@ -176,7 +233,7 @@ impl Group {
         Group { learning_rates: Some(rates.to_vec()), ..self }
     }
 
-    /// One damping a trial, instead of the method's: [`Kfac`](super::Kfac)'s damping, [`Shampoo`](super::Shampoo)'s epsilon.
+    /// One damping a trial, instead of the method's: that of [`Kfac`](super::Kfac), [`Foof`](super::Foof) and [`NaturalGradient`](super::NaturalGradient), [`Shampoo`](super::Shampoo)'s epsilon.
     #[must_use]
     pub fn dampings(self, dampings: &[f64]) -> Self {
         Group { dampings: Some(dampings.to_vec()), ..self }
@@ -212,8 +269,17 @@ impl Group {
         }
     }
 
+    pub(crate) fn wants(&self) -> Wants {
+        match self.method {
+            Method::Kfac(_) => Wants::Factors,
+            Method::Foof(_) => Wants::Right,
+            Method::NaturalGradient(_) => Wants::Rows,
+            _ => Wants::Nothing,
+        }
+    }
+
     pub(crate) fn needs_taps(&self) -> bool {
-        matches!(self.method, Method::Kfac(_))
+        self.wants() != Wants::Nothing
     }
 
     /// Checks everything about the group; returns the number of trials.
@@ -223,7 +289,7 @@ impl Group {
         check.that("parameters", trials > 0, "empty", "at least one parameter")?;
         self.schedule.validate()?;
         for parameter in &self.parameters {
-            parameter.check(self.needs_taps())?;
+            parameter.check(self.method.name(), self.wants())?;
             let found = parameter.weight.shape();
             if found.batch != trials {
                 let (tensor, expected) =
@@ -235,8 +301,9 @@ impl Group {
             let Some(values) = values else { continue };
             check.that(field, values.len() == trials, format!("{} values for {trials} trials", values.len()), "one value a trial")?;
         }
-        let damped = matches!(self.method, Method::Kfac(_) | Method::Shampoo(_));
-        check.that("dampings", self.dampings.is_none() || damped, "given", "only in a group with `Kfac` or `Shampoo`")?;
+        let damped = self.needs_taps() || matches!(self.method, Method::Shampoo(_));
+        let allowed = "only in a group with `Kfac`, `Foof`, `NaturalGradient` or `Shampoo`";
+        check.that("dampings", self.dampings.is_none() || damped, "given", allowed)?;
         self.average.map_or(Ok(()), |decay| check.decay("average", decay))?;
         self.decay.map_or(Ok(()), |decay| check.non_negative("weight_decay", decay.amount()))?;
         for trial in 0..trials {
@@ -245,6 +312,11 @@ impl Group {
                 Method::Adam(m) => m.validate()?,
                 Method::AdamW(m) => m.validate()?,
                 Method::Kfac(m) => m.validate()?,
+                Method::Foof(m) => m.validate()?,
+                Method::NaturalGradient(m) => {
+                    m.validate()?;
+                    self.parameters.iter().try_for_each(|parameter| m.check_taps(parameter))?;
+                }
                 Method::Shampoo(m) => m.validate()?,
                 Method::Muon(m) => m.validate()?,
                 Method::Soap(m) => m.validate()?,
@@ -265,6 +337,8 @@ impl Group {
             Method::Adam(m) => &mut m.learning_rate,
             Method::AdamW(m) => &mut m.learning_rate,
             Method::Kfac(m) => &mut m.learning_rate,
+            Method::Foof(m) => &mut m.learning_rate,
+            Method::NaturalGradient(m) => &mut m.learning_rate,
             Method::Shampoo(m) => &mut m.learning_rate,
             Method::Muon(m) => &mut m.learning_rate,
             Method::Soap(m) => &mut m.learning_rate,
@@ -274,6 +348,8 @@ impl Group {
         *rate = given(&self.learning_rates).unwrap_or(*rate);
         let damping = match &mut method {
             Method::Kfac(m) => Some(&mut m.damping),
+            Method::Foof(m) => Some(&mut m.damping),
+            Method::NaturalGradient(m) => Some(&mut m.damping),
             Method::Shampoo(m) => Some(&mut m.epsilon),
             Method::Sgd(_)
             | Method::Adam(_)

@@ -27,16 +27,20 @@ pub struct TrialHealth {
     pub skipped: u64,
     /// Refreshes whose factorization failed; with [`Muon`](super::Muon), directions left out because they were not finite.
     pub failed_roots: u64,
+    /// Directions dropped because they overflowed; the layer moved by momentum and decay alone.
+    pub failed_directions: u64,
     /// Current multiplier of the damping: 1, or more after failures (tenfold each, at most 1e8; a success takes a factor of ten back).
     pub ridge: f32,
+    /// Current damping: the setting times `ridge` and, with [`Kfac::adaptation`](super::Kfac::adaptation), what that has found; 0 for methods without.
+    pub damping: f32,
     /// Learning rate of the last step, schedule included.
     pub learning_rate: f32,
 }
 
 impl Health {
-    /// True if no gradient was refused and no factorization failed.
+    /// True if no gradient was refused, no factorization failed and no direction was dropped.
     pub fn is_good(&self) -> bool {
-        self.parameters.iter().flat_map(|p| &p.trials).all(|t| t.skipped == 0 && t.failed_roots == 0)
+        self.parameters.iter().flat_map(|p| &p.trials).all(|t| t.skipped == 0 && t.failed_roots == 0 && t.failed_directions == 0)
     }
 
     /// The report on the parameter of this name.
@@ -54,7 +58,9 @@ impl TrialHealth {
             steps: count(block::STEP),
             skipped: count(block::SKIPPED),
             failed_roots: count(block::FAILED_ROOTS),
+            failed_directions: count(block::FAILED_DIRECTIONS),
             ridge: row[block::RIDGE as usize],
+            damping: row[block::DAMPING as usize] * row[block::RIDGE as usize] * row[block::DAMPING_SCALE as usize],
             learning_rate: row[block::CURRENT_RATE as usize],
         }
     }
@@ -66,8 +72,8 @@ impl std::fmt::Display for Health {
             for (trial, t) in parameter.trials.iter().enumerate() {
                 writeln!(
                     f,
-                    "{}[{trial}]: {} steps, {} refused gradients, {} failed roots, ridge {}, learning rate {}",
-                    parameter.name, t.steps, t.skipped, t.failed_roots, t.ridge, t.learning_rate
+                    "{}[{trial}]: {} steps, {} refused gradients, {} failed roots, {} dropped directions, ridge {}, damping {}, learning rate {}",
+                    parameter.name, t.steps, t.skipped, t.failed_roots, t.failed_directions, t.ridge, t.damping, t.learning_rate
                 )?;
             }
         }

@@ -1,7 +1,7 @@
 //! Optimizers: what a step does to weights, given gradients.
 //!
-//! A config struct per published method ([`Sgd`], [`Adam`], [`AdamW`], [`Kfac`], [`Shampoo`], [`EigenvalueCorrectedShampoo`], [`Soap`],
-//! [`Muon`]) says *what*, a [`Group`] says for which [`Parameter`]s and with which
+//! A config struct per published method ([`Sgd`], [`Adam`], [`AdamW`], [`Kfac`], [`Foof`], [`NaturalGradient`], [`Shampoo`],
+//! [`EigenvalueCorrectedShampoo`], [`Soap`], [`Muon`]) says *what*, a [`Group`] says for which [`Parameter`]s and with which
 //! [`LearningRateSchedule`], and an [`Optimizer`] is all groups recorded into one plan. A step has beats: `begin` (look for non-finite gradients, advance
 //! the clocks), `accumulate` (statistics), `refresh` (roots of the statistics, bucket by bucket), `apply` (direction, clip, momentum, decay, update). A
 //! [`Schedule`] says which of them run at a step, and in which order ([`Soap`] updates before it looks).
@@ -28,8 +28,9 @@
 //!
 //! # When something goes wrong
 //! A step never waits and never fails for numerical reasons. Where a gradient is not finite (or above 1e18 in magnitude, whose square is infinite), that
-//! layer of that trial keeps weight, state and step counter; where a factor can't be inverted, it keeps its previous root, and its damping grows tenfold
-//! for the next try. [`Optimizer::health`] tells, whenever you log.
+//! layer of that trial keeps weight, state and step counter, also where taps are so large that their factor would overflow; a direction that overflows is
+//! dropped; where a factor can't be inverted, it keeps its previous root, and its damping grows tenfold for the next try. [`Optimizer::health`] tells,
+//! whenever you log.
 //!
 //! # Saving and resuming
 //! With feature `checkpoint` an optimizer writes its state to bytes or a file in the safetensors format (`Optimizer::state_bytes`, `Optimizer::save`)
@@ -44,6 +45,7 @@ mod config;
 mod eigenvalue_corrected;
 #[cfg(feature = "checkpoint")]
 mod file;
+mod foof;
 mod graft;
 mod group;
 mod health;
@@ -51,6 +53,7 @@ mod intake;
 mod kfac;
 mod learning_rate;
 mod muon;
+mod natural_gradient;
 mod optimizer;
 mod schedule;
 mod sgd;
@@ -62,12 +65,14 @@ pub use adam::{Adam, AdamW};
 pub use builder::Builder;
 pub use config::{Accumulation, Method, WeightDecay};
 pub use eigenvalue_corrected::EigenvalueCorrectedShampoo;
+pub use foof::Foof;
 pub use graft::Graft;
 pub use group::{Group, Parameter, Taps};
 pub use health::{Health, ParameterHealth, TrialHealth};
-pub use kfac::{DampingSplit, Kfac, OutputGradients, StatisticsStart};
+pub use kfac::{DampingSplit, Kfac, KfacForm, LevenbergMarquardt, OutputGradients, StatisticsStart};
 pub use learning_rate::LearningRateSchedule;
 pub use muon::{Muon, MuonScale};
+pub use natural_gradient::NaturalGradient;
 pub use optimizer::{MemoryReport, Optimizer};
 pub use schedule::{Beat, Schedule};
 pub use sgd::Sgd;

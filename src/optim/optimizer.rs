@@ -234,6 +234,43 @@ impl Optimizer {
         Ok(())
     }
 
+    /// Tells the optimizer a loss, for groups with [`Kfac::adaptation`](super::Kfac::adaptation): `[trials, 1, 1]`, on the device, read in place. On a GPU: one
+    /// small submit, no wait, no readback. [`LevenbergMarquardt`](super::LevenbergMarquardt) says which losses to give when.
+    ///
+    /// Give the same tensor each time: another one means new bind groups.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) where no group adapts its damping; [`Error::Binding`](crate::Error::Binding) for another shape;
+    /// [`Error::ForeignContext`](crate::Error::ForeignContext), [`Error::DeviceLost`](crate::Error::DeviceLost), [`Error::Gpu`](crate::Error::Gpu).
+    pub fn observe_loss(&mut self, loss: &Tensor) -> Result<()> {
+        let segments = self.bind_loss(loss)?;
+        self.prepared.run(&segments)
+    }
+
+    /// As [`observe_loss`](Self::observe_loss), recorded into the caller's encoder.
+    ///
+    /// # Errors
+    /// As [`observe_loss`](Self::observe_loss), and [`Error::WrongContext`](crate::Error::WrongContext) on the CPU path.
+    #[cfg(feature = "gpu")]
+    pub fn record_loss(&mut self, encoder: &mut wgpu::CommandEncoder, loss: &Tensor) -> Result<()> {
+        let segments = self.bind_loss(loss)?;
+        self.prepared.record(encoder, &segments)
+    }
+
+    /// Makes `loss` what the observing segments read.
+    fn bind_loss(&mut self, loss: &Tensor) -> Result<Vec<usize>> {
+        let observers: Vec<_> = self.groups.iter().filter_map(|g| g.segments.observe).collect();
+        let allowed = "a group with `Kfac` and `adaptation`";
+        Check("Optimizer").that("observe_loss", !observers.is_empty(), "no group that adapts its damping", allowed)?;
+        for &(_, value) in &observers {
+            let bound = self.prepared.tensor(value);
+            if !bound.is_some_and(|t| t.shares_buffer(loss) && t.offset == loss.offset && t.shape() == loss.shape()) {
+                self.prepared.rebind(value, loss)?;
+            }
+        }
+        Ok(observers.into_iter().map(|(segment, _)| segment).collect())
+    }
+
     /// Makes the next step start from the caller's f16 weights, after they were changed by other means than steps. Otherwise the f32 masters count, which
     /// were made from them at the first step.
     pub fn reload_weights(&mut self) {

@@ -1,7 +1,7 @@
 //! Layers of one shape that share dispatches.
 
 use super::beats::{Keep, Kind};
-use super::group::{Parameter, Taps};
+use super::group::{Parameter, Taps, Wants};
 use super::intake::{Gradient, Intake, Master, external};
 use crate::error::Result;
 use crate::plan::{Advance, Axpby, CheckFinite, Clock, Coef, DecayForm, Recorder, ReduceKind, Value, block};
@@ -31,7 +31,7 @@ pub(crate) struct Stack {
 /// How a group wants its stacks.
 #[derive(Clone, Copy)]
 pub(crate) struct Wishes {
-    pub(crate) taps: bool,
+    pub(crate) taps: Wants,
     pub(crate) decay: Option<DecayForm>,
     pub(crate) intake: Intake,
     pub(crate) average: bool,
@@ -42,19 +42,28 @@ pub(crate) struct Wishes {
 pub(crate) enum TapValues {
     Samples { inputs: Value, output_gradients: Value },
     Factors { left: Value, right: Value },
+    Inputs { inputs: Value },
+    Right { right: Value },
+    Rows { rows: Value },
 }
 
 impl TapValues {
-    fn both(self) -> [Value; 2] {
+    /// All of them, with the factor of their squares in what is made of them; `None`: they are taken as they are.
+    fn all(self, largest_scale: impl Fn(usize) -> f32) -> Vec<(Value, Option<f32>)> {
         match self {
-            TapValues::Samples { inputs, output_gradients } => [inputs, output_gradients],
-            TapValues::Factors { left, right } => [left, right],
+            TapValues::Samples { inputs, output_gradients } => {
+                vec![(inputs, Some(1.0)), (output_gradients, Some(largest_scale(output_gradients.rows()) / output_gradients.rows() as f32))]
+            }
+            TapValues::Factors { left, right } => vec![(left, None), (right, None)],
+            TapValues::Inputs { inputs } => vec![(inputs, Some(1.0))],
+            TapValues::Right { right } => vec![(right, None)],
+            TapValues::Rows { rows } => vec![(rows, Some(1.0))],
         }
     }
 }
 
 impl Stack {
-    /// Declares and binds weights, gradients, and taps where they are `wanted`.
+    /// Declares and binds weights, gradients, and the taps that a method wants.
     pub(crate) fn declare(keep: &mut Keep<'_>, bindings: &mut Bindings, parameters: &[&Parameter], wishes: Wishes) -> Result<Stack> {
         let (first, layers) = (parameters[0], parameters.len());
         let name = name(&parameters.iter().map(|p| p.name.as_str()).collect::<Vec<_>>());
@@ -72,8 +81,20 @@ impl Stack {
             let stored = value.items() / layers;
             if stored == trials { Ok(value) } else { value.repeat(trials / stored, value.items()) }
         };
-        let taps = match first.taps.as_ref().filter(|_| wishes.taps) {
+        let wants = wishes.taps;
+        let taps = match first.taps.as_ref().filter(|_| wants != Wants::Nothing) {
             None => None,
+            Some(Taps::Samples { inputs, .. } | Taps::Inputs { inputs }) if wants == Wants::Right => {
+                Some(TapValues::Inputs { inputs: spread(bound(keep.r, "inputs", inputs)?)? })
+            }
+            Some(Taps::Factors { right, .. }) if wants == Wants::Right => {
+                Some(TapValues::Right { right: spread(bound(keep.r, "right", right)?)? })
+            }
+            Some(Taps::PerSampleGradients { gradients }) => {
+                Some(TapValues::Rows { rows: spread(bound(keep.r, "per_sample_gradients", gradients)?)? })
+            }
+            // Refused before.
+            Some(Taps::Inputs { .. }) => None,
             Some(Taps::Samples { inputs, output_gradients }) => Some(TapValues::Samples {
                 inputs: spread(bound(keep.r, "inputs", inputs)?)?,
                 output_gradients: spread(bound(keep.r, "output_gradients", output_gradients)?)?,
@@ -109,10 +130,18 @@ impl Stack {
         self.block.col_range(column as usize..column as usize + 1)
     }
 
-    pub(crate) fn check_taps(&self, r: &mut Recorder) -> Result<()> {
+    /// Refuses taps that are not finite, and those whose factor would overflow: in a running average that would stay for good.
+    ///
+    /// No element of a factor is larger than its trace, and no partial sum either.
+    pub(crate) fn check_taps(&self, r: &mut Recorder, largest_scale: impl Fn(usize) -> f32) -> Result<()> {
         let flag = self.column(block::FLAG)?;
-        for x in self.taps.map(TapValues::both).into_iter().flatten() {
+        for (x, scale) in self.taps.map(|taps| taps.all(largest_scale)).into_iter().flatten() {
             r.record(CheckFinite { x, flag })?;
+            if let Some(scale) = scale {
+                // Above 1e38 the scaled sum is above 1e18.
+                let trace = r.reduce(ReduceKind::SumSq, 1e-20 * scale.max(1.0), x)?;
+                r.record(CheckFinite { x: trace, flag })?;
+            }
         }
         Ok(())
     }

@@ -105,6 +105,12 @@ impl Op {
             ]),
             Op::NormClip(op) => list.extend([("squares", op.squares, Read), ("out", op.out, Write)]),
             Op::KlClip(op) => list.extend([("dots", op.dots, Read), ("block", op.block, Read), ("out", op.out, Write)]),
+            Op::SpectralDivide(op) => {
+                list.extend([("x", op.x, Read), ("left", op.left, Read), ("right", op.right, Read)]);
+                list.extend([("block", op.block, Read), ("out", op.out, Write)]);
+            }
+            Op::DirectionOutcome(op) => list.extend([("factor", op.factor, Read), ("block", op.block, Update)]),
+            Op::DampingControl(op) => list.extend([("x", op.x, Read), ("block", op.block, Update)]),
             Op::GraftDirection(op) => {
                 list.extend([("g", op.g, Read), ("m", op.m, Read), ("v", op.v, Update), ("out", op.out, Write), ("block", op.block, Read)])
             }
@@ -154,6 +160,9 @@ impl Op {
             Op::FactorDamping(op) => op.out.items,
             Op::RootOutcome(op) => op.ok.items,
             Op::KlClip(op) => op.out.items,
+            Op::SpectralDivide(op) => op.out.items,
+            Op::DirectionOutcome(op) => op.block.items,
+            Op::DampingControl(op) => op.block.items,
             Op::NormClip(op) => op.out.items,
             Op::GraftDirection(op) => op.out.items,
             Op::NormRatio(op) => op.out.items,
@@ -226,6 +235,12 @@ impl Op {
             Op::RootOutcome(_) => vec![("left_ok", 1, 1), ("right_ok", 1, 1), ("ok", 1, 1), ("block", 1, block::WIDTH)],
             Op::NormClip(_) => vec![("squares", 1, 1), ("out", 1, 1)],
             Op::KlClip(_) => vec![("dots", 1, 1), ("block", 1, block::WIDTH), ("out", 1, 1)],
+            Op::SpectralDivide(op) => {
+                let (m, n) = (op.out.rows, op.out.cols);
+                vec![("x", m, n), ("left", 1, m), ("right", 1, n), ("block", 1, block::WIDTH)]
+            }
+            Op::DirectionOutcome(_) => vec![("factor", 1, 1), ("block", 1, block::WIDTH)],
+            Op::DampingControl(_) => vec![("x", 1, 1), ("block", 1, block::WIDTH)],
             Op::GraftDirection(op) => {
                 let (m, n) = (op.out.rows, op.out.cols);
                 vec![("g", m, n), ("m", m, n), ("v", m, n), ("block", 1, block::WIDTH)]
@@ -257,6 +272,7 @@ impl Op {
                 Op::KlClip(_) | Op::NormClip(_) if matches!(name, "dots" | "squares") => {
                     value.items.is_multiple_of(batch) && !value.repeated
                 }
+                Op::DampingControl(op) if name == "x" => op.fits(value),
                 _ => value.serves(batch),
             };
             if !serves {
@@ -316,6 +332,9 @@ impl Op {
 
     fn check_special(&self) -> Result<(), (&'static str, String, String)> {
         match *self {
+            Op::DampingControl(op) if op.trials == 0 || !op.block.items.is_multiple_of(op.trials) => {
+                Err(("trials", format!("a divisor of {} items", op.block.items), op.trials.to_string()))
+            }
             Op::Axpby(op) if op.x.is_none() && op.y.is_none() => Err(("x", "at least one operand".into(), "none".into())),
             Op::Reduce(op) if (op.kind == ReduceKind::Dot) != op.y.is_some() => {
                 Err(("y", "a second operand exactly for `Dot`".into(), if op.y.is_some() { "one" } else { "none" }.into()))

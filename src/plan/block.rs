@@ -12,7 +12,7 @@ macro_rules! columns {
 }
 
 /// Columns of a block row.
-pub const WIDTH: usize = 48;
+pub const WIDTH: usize = 56;
 
 columns! {
     /// Base learning rate.
@@ -81,6 +81,18 @@ columns! {
     FAILED_ROOTS = 42,
     /// Device: effective decay of the weights' running average at this step: 0 at the first.
     AVERAGE = 43,
+    /// Device: directions dropped so far, because they overflowed.
+    FAILED_DIRECTIONS = 44,
+    /// Device: factor of the damping that its adaptation has found; 1 without.
+    DAMPING_SCALE = 45,
+    /// Device: the loss observed last.
+    LAST_LOSS = 46,
+    /// Device: 1 plus the steps since that observation, at most 3; 0: there is none.
+    LOSS_AGE = 47,
+    /// Device: change of the loss that the quadratic model predicted for the last step.
+    PREDICTED = 48,
+    /// Device: steps since the damping's clock last struck.
+    TICKS = 49,
     /// Device: 1 from the gradient that starts SOAP's statistics until there are eigenvectors of them.
-    FRESH = 44,
+    FRESH = 50,
 }

@@ -3,6 +3,7 @@
 mod access;
 pub mod block;
 mod cost;
+mod curvature_op;
 mod op;
 #[allow(clippy::module_inception, reason = "the room and its main type share the name that readers look for")]
 mod plan;
@@ -14,6 +15,7 @@ pub(crate) mod wave;
 
 pub use access::{Access, Operand};
 pub use cost::Cost;
+pub use curvature_op::{ControlStage, DampingControl, DirectionOutcome, SpectralDivide};
 pub use op::{
     AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, Convert, DecayForm, Distribution, FactorDamping, Gemm,
     GraftDirection, KlClip, KronFactor, NormClip, NormRatio, Op, RandomFill, Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,

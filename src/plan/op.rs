@@ -1,5 +1,6 @@
 //! The closed set of operations. Engines execute it by an exhaustive `match`; nothing else computes.
 
+use super::curvature_op::{DampingControl, DirectionOutcome, SpectralDivide};
 use super::spectral_op::{Eigh, IterationControl, OperatorNorm, Qr, Quotient, SortColumns, SpectrumScale};
 use super::value::{Coef, Value};
 
@@ -254,7 +255,7 @@ pub struct Advance {
 /// The damping of both Kronecker factors: `out = (lambda_left, lambda_right)`.
 ///
 /// Plain: both are `damping`. Split (\[MG15\] section 6.3): `lambda_right = pi sqrt(damping)`, `lambda_left = sqrt(damping) / pi`, `pi^2 = (tr A / dim A) / (tr G / dim G)`.
-/// Both times the item's ridge multiplier, which failed factorizations raise.
+/// Both from the damping times the item's ridge multiplier, which failed factorizations raise, and its adaptation factor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FactorDamping {
     /// Trace over dimension of the left factor, `[batch, 1, 1]`; both traces or neither.
@@ -291,6 +292,8 @@ pub struct KlClip {
     pub dots: Value,
     /// A block whose learning rate and clip columns hold, one item a trial.
     pub block: Value,
+    /// A negative sum gives 1 instead of counting by its magnitude (kfac-jax's norm constraint).
+    pub signed: bool,
     /// `[trials, 1, 1]`.
     pub out: Value,
 }
@@ -463,6 +466,12 @@ ops! {
     RootOutcome => "root_outcome",
     /// KFAC's KL clip.
     KlClip => "kl_clip",
+    /// Damped inverse of a Kronecker product in its eigenbasis.
+    SpectralDivide => "spectral_divide",
+    /// Count of dropped directions.
+    DirectionOutcome => "direction_outcome",
+    /// Levenberg-Marquardt damping.
+    DampingControl => "damping_control",
     /// Clip by a joint norm.
     NormClip => "norm_clip",
     /// Grafted optimizer's direction.

@@ -147,8 +147,11 @@ impl Op {
             }
             Op::GraftDirection(op) => if op.corrected { " corrected" } else { "" }.into(),
             Op::ColumnMean(_) | Op::CheckFinite(_) | Op::OperatorNorm(_) | Op::FactorDamping(_) => String::new(),
-            Op::RootOutcome(_) | Op::KlClip(_) | Op::NormRatio(_) | Op::Qr(_) | Op::SortColumns(_) => String::new(),
+            Op::Qr(_) | Op::SortColumns(_) => String::new(),
             Op::NormClip(op) => format!(" max {}", op.max),
+            Op::KlClip(op) => if op.signed { " signed" } else { "" }.into(),
+            Op::DampingControl(op) => format!(" {:?}", op.stage),
+            Op::RootOutcome(_) | Op::NormRatio(_) | Op::SpectralDivide(_) | Op::DirectionOutcome(_) => String::new(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Records operations, checking each, into a [`Plan`].
 
+use super::curvature_op::{DampingControl, DirectionOutcome, SpectralDivide};
 use super::op::{
     AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, ColumnMean, Convert, FactorDamping, Gemm, GraftDirection, KlClip, KronFactor,
     NormClip, NormRatio, Op, RandomFill, Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,
@@ -303,4 +304,5 @@ impl Recorder {
 type RecordedDirectly = (
     (AdamUpdate, Advance, CheckFinite, Convert, FactorDamping, GraftDirection, IterationControl),
     (KlClip, NormClip, NormRatio, RandomFill, RootOutcome, SgdUpdate, SpectrumScale),
+    (DampingControl, DirectionOutcome, SpectralDivide),
 );

@@ -195,6 +195,18 @@ impl Value {
         Ok(Value { rows, row_stride: 0, ..self })
     }
 
+    /// Each item's elements, dense in row-major order, as a matrix of another shape: `reshaped(rows * cols, 1)` is the vector of a matrix. No data moves.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the items are not dense or have another number of elements.
+    pub fn reshaped(self, rows: usize, cols: usize) -> Result<Self> {
+        let dense = self.col_stride == 1 && (self.rows == 1 || self.row_stride == self.cols);
+        if !dense || self.rows.checked_mul(self.cols) != rows.checked_mul(cols) {
+            return Err(self.refuse("reshaped", &format!("dense items of {rows} times {cols} elements")));
+        }
+        Ok(Value { rows, cols, row_stride: cols, ..self })
+    }
+
     /// The columns of the only item as items: `[1, n, q]` becomes `[q, n, 1]`. No data moves.
     ///
     /// # Errors

@@ -4,8 +4,8 @@
 
 use layerwise::linalg::{self, NewtonSchulz};
 use layerwise::optim::{
-    Accumulation, Adam, AdamW, DampingSplit, EigenvalueCorrectedShampoo, EpsilonScale, Graft, Group, Kfac, Method, Muon, Optimizer,
-    OutputGradients, Parameter, Sgd, Shampoo, Soap, StatisticsStart, WeightDecay,
+    Accumulation, Adam, AdamW, DampingSplit, EigenvalueCorrectedShampoo, EpsilonScale, Graft, Group, Kfac, KfacForm, Method, Muon,
+    Optimizer, OutputGradients, Parameter, Sgd, Shampoo, Soap, StatisticsStart, WeightDecay,
 };
 use layerwise::{Context, Shape, Tensor};
 use libtest_mimic::Failed;
@@ -166,12 +166,11 @@ impl Mlp {
     }
 }
 
-/// kfac-pytorch's `inverse` method with SGD, on its own gradients and taps.
-fn kfac_pytorch(ctx: &Context) -> Outcome {
-    let name = "kfac_pytorch_inverse";
+/// kfac-pytorch's `inverse` or `eigen` method with SGD, on its own gradients and taps.
+fn kfac_pytorch(ctx: &Context, name: &str, form: KfacForm) -> Outcome {
     let file = File::open(&format!("{name}/mlp_6_8_3.safetensors"))?;
     let start = [file.with_bias("W1_0", "b1_0", 0, 8, 6)?, file.with_bias("W2_0", "b2_0", 0, 3, 8)?];
-    let mut mlp = Mlp::new(ctx, [&start[0], &start[1]], Kfac { damping: 0.003, ..Kfac::default() })?;
+    let mut mlp = Mlp::new(ctx, [&start[0], &start[1]], Kfac { damping: 0.003, form, ..Kfac::default() })?;
     for step in 0..10 {
         let gradients = [file.with_bias("gW1", "gb1", step, 8, 6)?, file.with_bias("gW2", "gb2", step, 3, 8)?];
         let inputs = [file.at("a0", step, N, 6)?, file.at("a2", step, N, 8)?];
@@ -192,8 +191,9 @@ fn kfac_pytorch(ctx: &Context) -> Outcome {
     Ok(())
 }
 
-/// A float64 textbook KFAC, the network in the loop: gradients are those at our own weights.
-fn kfac_numpy(ctx: &Context, name: &str, kfac: Kfac) -> Outcome {
+/// A float64 textbook KFAC (or kfac-jax), the network in the loop: gradients are those at our own weights. `elements`: what the loss averages over,
+/// all N * 3 of them or the N samples.
+fn kfac_numpy(ctx: &Context, name: &str, elements: usize, kfac: Kfac) -> Outcome {
     let file = File::open(&format!("{name}/mlp_6_8_3.safetensors"))?;
     let start = [file.at("W1b_0", 0, 8, 7)?, file.at("W2b_0", 0, 3, 9)?];
     let mut mlp = Mlp::new(ctx, [&start[0], &start[1]], kfac)?;
@@ -206,8 +206,8 @@ fn kfac_numpy(ctx: &Context, name: &str, kfac: Kfac) -> Outcome {
         let ones = |x: &Mat| Mat::from_fn(x.rows, x.cols + 1, |r, c| if c < x.cols { x[(r, c)] } else { 1.0 });
         let hidden = matmul(&ones(&x), &w1.t()).map(f64::tanh);
         let output = matmul(&ones(&hidden), &w2.t());
-        // The loss is the mean over all N * 3 elements.
-        let g2 = output.plus(-1.0, &target).map(|e| 2.0 * e / (3 * N) as f64);
+        // A sum of squares over `elements`.
+        let g2 = output.plus(-1.0, &target).map(|e| 2.0 * e / elements as f64);
         let back = matmul(&g2, &w2);
         let g1 = Mat::from_fn(N, 8, |r, c| back[(r, c)] * (1.0 - hidden[(r, c)].powi(2)));
         let gradients = [matmul(&g1.t(), &ones(&x)), matmul(&g2.t(), &ones(&hidden))];
@@ -310,10 +310,31 @@ pub(crate) fn cases() -> Vec<Case> {
             25,
             Soap { learning_rate: 0.005, ..Soap::default() },
         ),
-        case("golden::kfac_pytorch_inverse", kfac_pytorch),
+        case("golden::kfac_pytorch_inverse", |ctx| kfac_pytorch(ctx, "kfac_pytorch_inverse", KfacForm::Inverse)),
+        case("golden::kfac_pytorch_eigen", |ctx| kfac_pytorch(ctx, "kfac_pytorch_eigen", KfacForm::Eigen)),
         case("golden::kfac_numpy_plain", |ctx| {
-            kfac_numpy(ctx, "kfac_numpy_plain_inverse_like_kfac_pytorch", Kfac { damping: 0.003, ..Kfac::default() })
+            kfac_numpy(ctx, "kfac_numpy_plain_inverse_like_kfac_pytorch", 3 * N, Kfac { damping: 0.003, ..Kfac::default() })
         }),
-        case("golden::kfac_numpy_pi", move |ctx| kfac_numpy(ctx, "kfac_numpy_pi_per_sample", pi)),
+        case("golden::kfac_numpy_pi", move |ctx| kfac_numpy(ctx, "kfac_numpy_pi_per_sample", 3 * N, pi)),
+        case("golden::kfac_numpy_eigen", |ctx| {
+            let eigen = Kfac { damping: 0.003, form: KfacForm::Eigen, ..Kfac::default() };
+            kfac_numpy(ctx, "kfac_numpy_eigen_like_kfac_pytorch", 3 * N, eigen)
+        }),
+        case("golden::kfac_numpy_eigen_per_sample", move |ctx| {
+            let eigen = Kfac { form: KfacForm::Eigen, damping_split: DampingSplit::Plain, kl_clip: Some(1e-3), ..pi };
+            kfac_numpy(ctx, "kfac_numpy_eigen_per_sample", 3 * N, eigen)
+        }),
+        case("golden::kfac_jax", |ctx| {
+            let jax = Kfac {
+                learning_rate: 0.05,
+                damping: 0.1,
+                form: KfacForm::Eigen,
+                statistics_start: StatisticsStart::BiasCorrected,
+                output_gradients: OutputGradients::BatchSum,
+                kl_clip: None,
+                ..Kfac::default()
+            };
+            kfac_numpy(ctx, "kfac_jax_fisher_empirical_exact", N, jax)
+        }),
     ]
 }

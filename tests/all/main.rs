@@ -19,6 +19,7 @@ mod oracle;
 mod parity;
 mod plans;
 mod reproduction;
+mod second_order;
 #[cfg(feature = "gpu")]
 mod shaders;
 
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     cases.extend(golden::cases());
     cases.extend(optimizers::cases());
     cases.extend(reproduction::cases());
+    cases.extend(second_order::cases());
     #[cfg(feature = "gpu")]
     cases.extend(embed::cases());
     #[cfg(feature = "gpu")]

@@ -1,10 +1,10 @@
 //! Plans without a device: what recording refuses, how a plan prints, what it costs, how views repeat.
 
 use layerwise::plan::{
-    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, Convert, DecayForm, Distribution, EIGH_SINGLE_MAX, Eigh,
-    FactorDamping, Gemm, GraftDirection, IterationControl, KlClip, KronFactor, NormClip, NormRatio, OPERATOR_NORM_MAX, Op, OperatorNorm,
-    Order, Qr, Quotient, RandomFill, Reduce, ReduceKind, Role, RootOutcome, SgdUpdate, SolveTriangular, SortColumns, SpectrumScale, Stage,
-    block, control,
+    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, ControlStage, Convert, DampingControl, DecayForm,
+    DirectionOutcome, Distribution, EIGH_SINGLE_MAX, Eigh, FactorDamping, Gemm, GraftDirection, IterationControl, KlClip, KronFactor,
+    NormClip, NormRatio, OPERATOR_NORM_MAX, Op, OperatorNorm, Order, Qr, Quotient, RandomFill, Reduce, ReduceKind, Role, RootOutcome,
+    SgdUpdate, SolveTriangular, SortColumns, SpectralDivide, SpectrumScale, Stage, block, control,
 };
 use layerwise::{Coef, ElementType, Error, Plan, Recorder, Shape, Value};
 
@@ -134,7 +134,13 @@ const REFUSED: &[(&str, Attempt)] = &[
     }),
     ("out", |s| FactorDamping { left_mean: None, right_mean: None, block: s.v(1, 1, block::WIDTH), out: s.v(1, 1, 1) }.into()),
     ("left_ok", |s| RootOutcome { left_ok: s.v(2, 1, 1), right_ok: s.v(3, 1, 1), ok: s.v(3, 1, 1), block: s.v(3, 1, block::WIDTH) }.into()),
-    ("dots", |s| KlClip { dots: s.v(5, 1, 1), block: s.v(2, 1, block::WIDTH), out: s.v(2, 1, 1) }.into()),
+    ("dots", |s| KlClip { dots: s.v(5, 1, 1), block: s.v(2, 1, block::WIDTH), out: s.v(2, 1, 1), signed: false }.into()),
+    ("left", |s| divide(s, [4, 4])),
+    ("right", |s| divide(s, [3, 3])),
+    ("factor", |s| DirectionOutcome { factor: s.v(3, 1, 1), block: s.v(2, 1, block::WIDTH) }.into()),
+    ("x", |s| damping_control(s, ControlStage::Predict { interval: 5 }, 5, 2)),
+    ("x", |s| damping_control(s, ControlStage::Observe { omega: 0.5, least: 1e-8 }, 4, 2)),
+    ("a divisor of 6 items", |s| damping_control(s, ControlStage::Observe { omega: 0.5, least: 1e-8 }, 4, 4)),
     ("squares", |s| NormClip { squares: s.v(5, 1, 1), max: 1.0, out: s.v(2, 1, 1) }.into()),
     ("a positive norm", |s| NormClip { squares: s.v(4, 1, 1), max: 0.0, out: s.v(2, 1, 1) }.into()),
     ("v", |s| graft(s, [4, 4, 3])),
@@ -203,6 +209,17 @@ fn steering(s: &mut Shelf, p: u32, width: usize) -> Op {
 fn qr(s: &mut Shelf, rows: usize, q: fn(&mut Shelf) -> Value) -> Op {
     let (work, q) = (q(s), q(s));
     Qr { a: s.v(2, 5, 5), q, work, reflectors: s.v(2, rows, 5), product: s.v(2, Qr::PANEL, 5) }.into()
+}
+
+/// Lengths of both spectra for a gradient of 3 x 4.
+fn divide(s: &mut Shelf, [left, right]: [usize; 2]) -> Op {
+    let (x, left, right, block, out) = (s.v(2, 3, 4), s.v(2, 1, left), s.v(2, 1, right), s.v(2, 1, block::WIDTH), s.v(2, 3, 4));
+    SpectralDivide { x, left, right, block, out }.into()
+}
+
+/// So many scalars for a block of 6 items.
+fn damping_control(s: &mut Shelf, stage: ControlStage, scalars: usize, trials: usize) -> Op {
+    DampingControl { stage, x: s.v(scalars, 1, 1), trials, block: s.v(6, 1, block::WIDTH) }.into()
 }
 
 /// Columns of the filtered gradient, of the gradient and of the second moment.

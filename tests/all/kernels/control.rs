@@ -194,7 +194,7 @@ fn damping(context: &Context, split: bool) -> Outcome {
     // damping, ridge, mean trace left, mean trace right; a factor without trace has no scale.
     let items = [[0.01, 1.0, 2.0, 8.0], [0.5, 100.0, 1e-6, 3e4], [1e-3, 10.0, 0.0, 2.0], [1e-3, 1.0, 5.0, 0.0], [0.0, 1.0, 2.0, 3.0]];
     let mut s = Stage::new(context, 1);
-    let rows = items.map(|i| row(&[(block::DAMPING, i[0]), (block::RIDGE, i[1])]));
+    let rows = items.map(|i| row(&[(block::DAMPING, i[0]), (block::RIDGE, i[1] / 4.0), (block::DAMPING_SCALE, 4.0)]));
     let block = s.given("block", items.len(), &rows, Layout::Dense)?;
     let left = s.scalars("left_mean", &items.map(|i| i[2]))?;
     let right = s.scalars("right_mean", &items.map(|i| i[3]))?;
@@ -247,19 +247,23 @@ fn outcomes(context: &Context) -> Outcome {
 }
 
 fn clip(context: &Context, trials: &[(f64, f64)], dots: impl Fn(usize, usize) -> f64, layers: usize) -> Outcome {
+    [false, true].into_iter().try_for_each(|signed| clip_form(context, trials, &dots, layers, signed))
+}
+
+fn clip_form(context: &Context, trials: &[(f64, f64)], dots: impl Fn(usize, usize) -> f64, layers: usize, signed: bool) -> Outcome {
     let mut s = Stage::new(context, 1);
     let values: Vec<f64> = (0..layers * trials.len()).map(|i| dots(i / trials.len(), i % trials.len())).collect();
     let dots = s.scalars("dots", &values)?;
     let rows: Vec<Mat> = trials.iter().map(|&(rate, clip)| row(&[(block::CURRENT_RATE, rate), (block::KL_CLIP, clip)])).collect();
     let block = s.given("block", trials.len(), &rows, Layout::Dense)?;
     let out = s.output("out", [trials.len(), 1, 1], Layout::Dense)?;
-    s.recorder.record(KlClip { dots: dots.view, block: block.view, out: out.view })?;
+    s.recorder.record(KlClip { dots: dots.view, block: block.view, out: out.view, signed })?;
     let want = trials.iter().enumerate().map(|(t, &(rate, clip))| {
         let sum: f64 = (0..layers).map(|l| dots.items[l * trials.len() + t].data[0]).sum();
         let quadratic = (rate * rate * sum).abs();
         let factor = if !quadratic.is_finite() {
             0.0
-        } else if clip == 0.0 || quadratic == 0.0 {
+        } else if clip == 0.0 || quadratic == 0.0 || (signed && sum < 0.0) {
             1.0
         } else {
             (clip / quadratic).sqrt().min(1.0)

@@ -1,6 +1,7 @@
 //! The kernel test table: every operation and variant, over shapes that hurt, against f64 oracles, on the CPU path, the GPU and the GL adapter.
 
 mod control;
+mod curvature;
 mod elementwise;
 mod factor;
 mod gemm;
@@ -54,6 +55,7 @@ fn rows() -> Vec<Row> {
         orthonormal::ROWS,
         random::ROWS,
         control::ROWS,
+        curvature::ROWS,
         update::ROWS,
     ]
     .concat()

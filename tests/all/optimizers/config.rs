@@ -1,8 +1,8 @@
 //! What `build` refuses, and that it says why.
 
 use layerwise::optim::{
-    Adam, AdamW, EigenvalueCorrectedShampoo, Graft, Group, Kfac, LearningRateSchedule, Method, Muon, Optimizer, Parameter, Sgd, Shampoo,
-    Soap, WeightDecay,
+    Adam, AdamW, DampingSplit, EigenvalueCorrectedShampoo, Foof, Graft, Group, Kfac, KfacForm, LearningRateSchedule, LevenbergMarquardt,
+    Method, Muon, NaturalGradient, Optimizer, Parameter, Sgd, Shampoo, Soap, WeightDecay,
 };
 use layerwise::{Context, ElementType, Error, Shape};
 
@@ -44,6 +44,27 @@ fn fields(ctx: &Context) -> Outcome {
     refuse!(not_decay, Kfac, decay);
     refuse!(not_positive.map(Some), Kfac, kl_clip);
     refuse!([0], Kfac, statistics_every);
+    bad.extend(not_positive.map(|x| ("norm_constraint", Kfac { kl_clip: None, norm_constraint: Some(x), ..Kfac::default() }.into())));
+    bad.push(("norm_constraint", Kfac { norm_constraint: Some(1e-3), ..Kfac::default() }.into()));
+    bad.push(("damping_split", Kfac { form: KfacForm::Eigen, damping_split: DampingSplit::Pi, ..Kfac::default() }.into()));
+    let adapting = |adaptation| Kfac { adaptation: Some(adaptation), ..Kfac::default() };
+    bad.push(("damping", Kfac { damping: 0.0, ..adapting(LevenbergMarquardt::default()) }.into()));
+    for omega in [0.0, -0.5, 1.0, f64::NAN] {
+        bad.push(("omega", adapting(LevenbergMarquardt { omega, ..LevenbergMarquardt::default() }).into()));
+    }
+    bad.push(("every", adapting(LevenbergMarquardt { every: 0, ..LevenbergMarquardt::default() }).into()));
+    bad.push(("least", adapting(LevenbergMarquardt { least: 0.0, ..LevenbergMarquardt::default() }).into()));
+    refuse!(negative, Foof, learning_rate);
+    refuse!(not_decay, Foof, momentum);
+    refuse!(negative, Foof, damping);
+    refuse!(not_decay, Foof, decay);
+    refuse!([0], Foof, statistics_every);
+    refuse!([0], Foof, precondition_every);
+    refuse!(negative, Foof, weight_decay);
+    refuse!(negative, NaturalGradient, learning_rate);
+    refuse!(not_decay, NaturalGradient, momentum);
+    refuse!(negative, NaturalGradient, damping);
+    refuse!(negative, NaturalGradient, weight_decay);
     refuse!([0], Kfac, precondition_every);
     refuse!(negative, Kfac, weight_decay);
     refuse!(negative, Shampoo, learning_rate);
@@ -147,7 +168,7 @@ fn groups(ctx: &Context) -> Outcome {
     config(vec![Group::new(Kfac::default()).parameter(untapped.clone())], "parameter", "`w`")?;
     config(vec![sgd().parameter(a.parameter("w")).learning_rates(&[0.1])], "learning_rates", "1 values for 2 trials")?;
     config(vec![sgd().parameter(a.parameter("w")).learning_rates(&[0.1, -0.1])], "learning_rate", "-0.1")?;
-    config(vec![sgd().parameter(a.parameter("w")).dampings(&[0.1, 0.2])], "dampings", "Kfac")?;
+    config(vec![sgd().parameter(a.parameter("w")).dampings(&[0.1, 0.2])], "dampings", "NaturalGradient")?;
     let kfac = || Group::new(Kfac::default());
     config(vec![kfac().parameter(a.parameter("w")).dampings(&[0.1, f64::NAN])], "damping", "NaN")?;
 

@@ -1,6 +1,6 @@
 //! KFAC's own laws: statistics, damping, clip, exactness, failures.
 
-use layerwise::optim::{DampingSplit, Group, Kfac, Optimizer, OutputGradients, Parameter, Sgd, StatisticsStart};
+use layerwise::optim::{DampingSplit, Group, Kfac, KfacForm, Optimizer, OutputGradients, Parameter, Sgd, StatisticsStart};
 use layerwise::{Context, Shape, Tensor};
 use libtest_mimic::Failed;
 
@@ -13,12 +13,15 @@ use crate::oracle::{Mat, gram, inverse, matmul, random};
 const BARE: Kfac = Kfac {
     learning_rate: 1.0,
     momentum: 0.0,
+    form: KfacForm::Inverse,
     damping: 0.0,
     damping_split: DampingSplit::Plain,
     decay: 0.0,
     statistics_start: StatisticsStart::FirstBatch,
     output_gradients: OutputGradients::MeanLoss,
     kl_clip: None,
+    norm_constraint: None,
+    adaptation: None,
     statistics_every: 1,
     precondition_every: 1,
     start_step: 0,
@@ -74,7 +77,7 @@ fn equals_gauss_newton(ctx: &Context) -> Outcome {
 /// The direction with damping, from samples with a bias column: `(L + a I)^{-1} G (R + b I)^{-1}` for both splits and both gradient conventions.
 fn damped_direction(ctx: &Context) -> Outcome {
     for split in [DampingSplit::Plain, DampingSplit::Pi] {
-        for convention in [OutputGradients::MeanLoss, OutputGradients::PerSample] {
+        for convention in [OutputGradients::MeanLoss, OutputGradients::BatchSum, OutputGradients::PerSample] {
             let layer = Layer::new(ctx, 2, 5, 7, 3)?;
             layer.feed(9, 0)?;
             let start = layer.weight.read()?;
@@ -82,7 +85,11 @@ fn damped_direction(ctx: &Context) -> Outcome {
             let dampings = [0.05, 0.2];
             optimizer(ctx, single(kfac, &layer).dampings(&dampings))?.step()?;
             for (trial, damping) in dampings.into_iter().enumerate() {
-                let scale = if convention == OutputGradients::PerSample { (N * N) as f64 } else { 1.0 };
+                let scale = match convention {
+                    OutputGradients::MeanLoss => 1.0,
+                    OutputGradients::BatchSum => N as f64,
+                    OutputGradients::PerSample => (N * N) as f64,
+                };
                 let left = gram(&mat(&layer.output_gradients, trial)?, false).map(|x| scale * x);
                 let right = gram(&mat(&layer.inputs, trial)?, true);
                 let mean = |m: &Mat| (0..m.rows).map(|i| m[(i, i)]).sum::<f64>() / m.rows as f64;

@@ -1,8 +1,8 @@
 //! Laws that hold for every method.
 
 use layerwise::optim::{
-    Adam, AdamW, EigenvalueCorrectedShampoo, Graft, Group, Kfac, LearningRateSchedule, Method, Muon, Optimizer, Parameter, Sgd, Shampoo,
-    Soap, WeightDecay,
+    Adam, AdamW, EigenvalueCorrectedShampoo, Foof, Graft, Group, Kfac, KfacForm, LearningRateSchedule, Method, Muon, NaturalGradient,
+    Optimizer, Parameter, Sgd, Shampoo, Soap, WeightDecay,
 };
 use layerwise::{Context, Shape};
 use libtest_mimic::Failed;
@@ -68,6 +68,8 @@ fn without_decay(method: Method) -> Method {
         Method::Adam(m) => Adam { weight_decay: 0.0, ..m }.into(),
         Method::AdamW(m) => AdamW { weight_decay: 0.0, ..m }.into(),
         Method::Kfac(m) => Kfac { weight_decay: 0.0, ..m }.into(),
+        Method::Foof(m) => Foof { weight_decay: 0.0, ..m }.into(),
+        Method::NaturalGradient(m) => NaturalGradient { weight_decay: 0.0, ..m }.into(),
         Method::Shampoo(m) => Shampoo { weight_decay: WeightDecay::Decoupled(0.0), ..m }.into(),
         Method::Muon(m) => Muon { weight_decay: 0.0, ..m }.into(),
         Method::Soap(m) => Soap { weight_decay: 0.0, ..m }.into(),
@@ -96,7 +98,7 @@ fn trials_equal_single_runs(ctx: &Context) -> Outcome {
     let soap = Soap { precondition_every: 3, ..Soap::default() };
     let corrected = EigenvalueCorrectedShampoo { beta2: 0.9, precondition_every: 2, start_step: 1, ..Default::default() };
     for method in methods().into_iter().chain([staggered.into(), slow.into(), soap.into(), corrected.into()]) {
-        let damped = matches!(method, Method::Kfac(_) | Method::Shampoo(_));
+        let damped = matches!(method, Method::Kfac(_) | Method::Foof(_) | Method::NaturalGradient(_) | Method::Shampoo(_));
         let group = |layers: &[Layer], trials: std::ops::Range<usize>| {
             let group = Group::new(method).learning_rates(&rates[trials.clone()]);
             let group = if damped { group.dampings(&dampings[trials]) } else { group };
@@ -201,6 +203,9 @@ fn overflowing_direction(ctx: &Context) -> Outcome {
         let after = weight.read()?;
         let kept = after[4..] == [1.0; 4] && after[..4].iter().all(|w| w.is_finite() && *w < 1.0);
         ensure(kept, || format!("{kl_clip:?}: {after:?}"))?;
+        let health = optimizer.health_blocking()?;
+        let dropped: Vec<u64> = health.parameters[0].trials.iter().map(|t| t.failed_directions).collect();
+        ensure(dropped == [0, 1] && !health.is_good(), || health.to_string())?;
         factor.write(&[good, good].concat())?;
         optimizer.step()?;
         let after = weight.read()?;
@@ -304,6 +309,7 @@ fn shared_buffer(ctx: &Context) -> Outcome {
 fn state_size(ctx: &Context) -> Outcome {
     let (trials, out, inn) = (3, 6, 9);
     let weight = 4 * (trials * out * (inn + 1)) as u64;
+    let right = 4 * (trials * (inn + 1) * (inn + 1)) as u64;
     let factors = 4 * (trials * (out * out + (inn + 1) * (inn + 1))) as u64;
     for method in methods() {
         let layer = Layer::new(ctx, trials, out, inn, 1)?;
@@ -317,7 +323,10 @@ fn state_size(ctx: &Context) -> Outcome {
                 let bases = 4 * (trials * sides.map(|n| n * n).sum::<usize>()) as u64;
                 (2 * weight, bases, bases)
             }
+            Method::Kfac(m) if m.form == KfacForm::Eigen => (weight, factors, factors + 4 * (trials * (out + inn + 1)) as u64),
             Method::Kfac(_) => (weight, factors, factors),
+            Method::Foof(_) => (weight, right, right),
+            Method::NaturalGradient(_) => (weight, 0, 0),
             Method::Shampoo(m) => {
                 let second = matches!(m.graft, Graft::Adagrad { .. } | Graft::RmsProp { .. } | Graft::Adam { .. });
                 let moments = [m.beta1 > 0.0, m.momentum > 0.0, second].map(u64::from).iter().sum::<u64>();

@@ -1,9 +1,11 @@
 //! Optimizers: configuration, laws, trials, cadence, embedding, checkpoints.
 
+mod adaptation;
 mod cadence;
 #[cfg(feature = "checkpoint")]
 mod checkpoint;
 mod config;
+mod curvature;
 mod embed;
 mod gradients;
 mod kfac;
@@ -21,6 +23,8 @@ pub(crate) fn cases() -> Vec<Case> {
         config::cases(),
         laws::cases(),
         kfac::cases(),
+        adaptation::cases(),
+        curvature::cases(),
         shampoo::cases(),
         soap::cases(),
         muon::cases(),

@@ -1,8 +1,8 @@
 //! Layers with weights, gradients and taps, filled from seeds: what every test here steps.
 
 use layerwise::optim::{
-    Accumulation, Adam, AdamW, EigenvalueCorrectedShampoo, Graft, Group, Kfac, Method, Muon, MuonScale, Optimizer, Parameter, Sgd, Shampoo,
-    Soap, WeightDecay,
+    Accumulation, Adam, AdamW, EigenvalueCorrectedShampoo, Foof, Graft, Group, Kfac, KfacForm, Method, Muon, MuonScale, NaturalGradient,
+    Optimizer, Parameter, Sgd, Shampoo, Soap, WeightDecay,
 };
 use layerwise::{Context, Shape, Tensor};
 use libtest_mimic::Failed;
@@ -91,6 +91,9 @@ pub(crate) fn methods() -> Vec<Method> {
         soap.into(),
         EigenvalueCorrectedShampoo { learning_rate: 0.2, epsilon: 0.1, weight_decay: 0.02, ..Default::default() }.into(),
         Soap { max_precondition_dim: 7, normalise: true, null_space_floor: Some(1e-3), ..soap }.into(),
+        Kfac { form: KfacForm::Eigen, ..kfac }.into(),
+        Foof { learning_rate: 0.02, weight_decay: 0.02, ..Foof::default() }.into(),
+        NaturalGradient { learning_rate: 0.02, damping: 0.1, momentum: 0.5, weight_decay: 0.02, ..NaturalGradient::default() }.into(),
         Shampoo { learning_rate: 0.1, momentum: 0.5, nesterov: true, weight_decay: WeightDecay::Decoupled(0.02), ..Shampoo::default() }
             .into(),
         Shampoo {
