@@ -1,5 +1,7 @@
 //! The wgpu application author's view: his device, his buffers, his encoder; nothing hidden.
 
+mod picture;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,7 +16,8 @@ use crate::case::{Case, case_gpu};
 type Outcome = Result<(), Failed>;
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![
+    let mut list = picture::cases();
+    list.extend([
         case_gpu("embed::steady_state_creates_nothing", steady_state_creates_nothing),
         case_gpu("embed::a_step_is_one_submit_and_record_is_none", submits),
         case_gpu("embed::two_steps_in_one_encoder_equal_two_submits", two_steps_in_one_encoder),
@@ -23,7 +26,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case_gpu("embed::imported_buffers_at_odd_offsets", imported_buffers),
         case_gpu("embed::double_buffered_gradients", double_buffered),
         case_gpu("embed::waves_keep_the_result_and_cut_barriers", waves),
-    ]
+    ]);
+    list
 }
 
 fn values(seed: u32, count: usize) -> Vec<f32> {
