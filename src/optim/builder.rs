@@ -7,7 +7,7 @@ use super::optimizer::{GroupState, MemoryReport, Optimizer, StateTensor};
 use super::stack::{Stack, form_stacks};
 use crate::context::Context;
 use crate::error::Result;
-use crate::plan::{Recorder, block};
+use crate::plan::{Plan, Recorder, Value, block};
 use crate::prepared::Bindings;
 use crate::tensor::{Shape, Tensor};
 
@@ -37,71 +37,125 @@ impl Builder {
     /// weights, or a `Kfac` parameter without taps; [`Error::Shape`](crate::Error::Shape) for a gradient or taps that do not fit;
     /// [`Error::ForeignContext`](crate::Error::ForeignContext); [`Error::Limit`](crate::Error::Limit) where the state does not fit the device.
     pub fn build(self) -> Result<Optimizer> {
-        Check("Optimizer").that("groups", !self.groups.is_empty(), "none", "at least one group")?;
-        let trials = self.groups.iter().map(Group::check).collect::<Result<Vec<_>>>()?;
-        check_distinct(&self.groups)?;
-        let (mut r, mut bindings, mut state) = (Recorder::new(), Bindings::new(), State::new(&self.context));
-        let mut groups = Vec::with_capacity(self.groups.len());
-        for (i, group) in self.groups.iter().enumerate() {
-            let prefix = if self.groups.len() == 1 { String::new() } else { format!("group {i} ") };
-            groups.push(add_group(&mut r, &mut bindings, &mut state, group, trials[i], &prefix)?);
+        let mut draft = Draft::new(&self.groups)?;
+        let groups = draft.allocate(&self.context)?;
+        let prepared = self.context.prepare(&draft.plan, &draft.bindings)?;
+        Ok(Optimizer::new(&self.context, prepared, groups, draft.memory))
+    }
+
+    /// What [`Optimizer::memory`] will say once this is built: checks and records everything, allocates nothing on the device.
+    ///
+    /// ```
+    /// use layerwise::optim::{Adam, Group, Optimizer, Parameter};
+    /// use layerwise::{Context, Shape};
+    /// let ctx = Context::cpu();
+    /// let (weight, gradient) = (ctx.zeros(Shape::matrix(64, 128))?, ctx.zeros(Shape::matrix(64, 128))?);
+    /// let builder = Optimizer::builder(&ctx).group(Group::new(Adam::default()).parameter(Parameter::new("w", &weight, &gradient)));
+    /// let planned = builder.memory()?;
+    /// assert_eq!(planned.moments, 2 * 4 * 64 * 128);
+    /// assert_eq!(builder.build()?.memory(), planned);
+    /// # Ok::<(), layerwise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`build`](Self::build), but for what only the device can refuse.
+    pub fn memory(&self) -> Result<MemoryReport> {
+        Ok(Draft::new(&self.groups)?.memory)
+    }
+}
+
+/// An optimizer without its memory.
+pub(super) struct Draft {
+    pub(super) plan: Plan,
+    /// The caller's tensors; after [`allocate`](Self::allocate) also ours.
+    pub(super) bindings: Bindings,
+    pub(super) groups: Vec<GroupDraft>,
+    pub(super) memory: MemoryReport,
+}
+
+/// A group without its memory.
+pub(super) struct GroupDraft {
+    pub(super) segments: Segments,
+    pub(super) trials: usize,
+    pub(super) rates: Value,
+    /// The blocks first, then what the method keeps.
+    pub(super) kept: Vec<Kept>,
+    /// What each of a stack's blocks starts with, stack by stack.
+    blocks: Vec<Vec<f32>>,
+    /// (name, stack, layer) of each parameter.
+    pub(super) parameters: Vec<(String, usize, usize)>,
+    #[cfg(feature = "checkpoint")]
+    method: Method,
+}
+
+impl Draft {
+    pub(super) fn new(groups: &[Group]) -> Result<Draft> {
+        Check("Optimizer").that("groups", !groups.is_empty(), "none", "at least one group")?;
+        let trials = groups.iter().map(Group::check).collect::<Result<Vec<_>>>()?;
+        check_distinct(groups)?;
+        let (mut r, mut bindings) = (Recorder::new(), Bindings::new());
+        let mut drafts = Vec::with_capacity(groups.len());
+        for (i, group) in groups.iter().enumerate() {
+            let prefix = if groups.len() == 1 { String::new() } else { format!("group {i} ") };
+            drafts.push(add_group(&mut r, &mut bindings, group, trials[i], &prefix)?);
         }
         let plan = r.finish();
-        state.memory.scratch = plan.scratch_bytes();
-        let prepared = self.context.prepare(&plan, &bindings)?;
-        Ok(Optimizer::new(&self.context, prepared, groups, state.memory))
+        let mut memory = MemoryReport { scratch: plan.scratch_bytes(), ..MemoryReport::default() };
+        for group in &drafts {
+            memory.add(Kind::Block, group.rates.shape());
+            group.kept.iter().for_each(|k| memory.add(k.kind, k.value.shape()));
+        }
+        Ok(Draft { plan, bindings, groups: drafts, memory })
+    }
+
+    /// Makes and binds what the optimizer owns.
+    fn allocate(&mut self, context: &Context) -> Result<Vec<GroupState>> {
+        let mut states = Vec::with_capacity(self.groups.len());
+        for group in &self.groups {
+            let rates = context.zeros(group.rates.shape())?;
+            self.bindings.bind(group.rates, &rates);
+            let mut kept = Vec::with_capacity(group.kept.len());
+            for (i, k) in group.kept.iter().enumerate() {
+                let shape = k.value.shape();
+                let tensor = match group.blocks.get(i) {
+                    Some(rows) => context.upload(shape, rows)?,
+                    None if k.identity => context.upload(shape, &identities(shape))?,
+                    None => context.zeros(shape)?,
+                };
+                self.bindings.bind(k.value, &tensor);
+                kept.push(state_tensor(k.name.clone(), k.stack, &tensor));
+            }
+            states.push(GroupState {
+                segments: group.segments.clone(),
+                trials: group.trials,
+                rates,
+                changed: false,
+                upload: None,
+                blocks: kept.iter().take(group.blocks.len()).map(|k| k.tensor.clone()).collect(),
+                parameters: group.parameters.clone(),
+                kept,
+                #[cfg(feature = "checkpoint")]
+                method: group.method,
+            });
+        }
+        Ok(states)
     }
 }
 
-/// Counts what the optimizer owns.
-struct State<'a> {
-    context: &'a Context,
-    memory: MemoryReport,
-}
-
-impl<'a> State<'a> {
-    fn new(context: &'a Context) -> Self {
-        State { context, memory: MemoryReport::default() }
-    }
-
-    fn add(&mut self, kind: Kind, tensor: &Tensor) {
-        let bytes = match kind {
-            Kind::Block => &mut self.memory.blocks,
-            Kind::Moment => &mut self.memory.moments,
-            Kind::Statistics => &mut self.memory.statistics,
-            Kind::Root => &mut self.memory.roots,
-        };
-        *bytes += 4 * tensor.words() as u64;
-    }
-}
-
-fn add_group(
-    r: &mut Recorder,
-    bindings: &mut Bindings,
-    state: &mut State<'_>,
-    group: &Group,
-    trials: usize,
-    prefix: &str,
-) -> Result<GroupState> {
+fn add_group(r: &mut Recorder, bindings: &mut Bindings, group: &Group, trials: usize, prefix: &str) -> Result<GroupDraft> {
     let members = form_stacks(&group.parameters, group.needs_taps());
     let rows: Vec<f32> = (0..trials).flat_map(|trial| block_row(group, trial)).collect();
-    let (mut stacks, mut blocks, mut tensors) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut stacks, mut blocks, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     for member in &members {
         let parameters: Vec<&Parameter> = member.iter().map(|&i| &group.parameters[i]).collect();
         let stack = Stack::declare(r, bindings, &parameters, group.needs_taps())?;
-        let tensor = state.context.upload(Shape::new(stack.items(), 1, block::WIDTH), &rows.repeat(stack.layers))?;
-        bindings.bind(stack.block, &tensor);
-        state.add(Kind::Block, &tensor);
-        tensors.push(state_tensor(format!("{}.block", stack.name), stacks.len(), &tensor));
-        blocks.push(tensor);
+        let name = format!("{}.block", stack.name);
+        kept.push(Kept { name, stack: stacks.len(), value: stack.block, kind: Kind::Block, identity: false });
+        blocks.push(rows.repeat(stack.layers));
         stacks.push(stack);
     }
     let items = stacks.iter().map(Stack::items).sum();
-    let shape = Shape::new(items, 1, 1);
-    let (rates, rates_tensor) = (r.state(format!("{prefix}learning_rates"), shape)?, state.context.zeros(shape)?);
-    bindings.bind(rates, &rates_tensor);
-    state.memory.blocks += 4 * items as u64;
-    let mut kept: Vec<Kept> = Vec::new();
+    let rates = r.state(format!("{prefix}learning_rates"), Shape::new(items, 1, 1))?;
     let segments: Segments = match &group.method {
         Method::Sgd(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::Adam(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
@@ -110,16 +164,6 @@ fn add_group(
         Method::Kfac(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
         Method::Muon(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
     };
-    for k in kept {
-        let tensor = if k.identity {
-            state.context.upload(k.value.shape(), &identities(k.value.shape()))?
-        } else {
-            state.context.zeros(k.value.shape())?
-        };
-        bindings.bind(k.value, &tensor);
-        state.add(k.kind, &tensor);
-        tensors.push(state_tensor(k.name, k.stack, &tensor));
-    }
     let mut places = vec![(0, 0); group.parameters.len()];
     for (s, member) in members.iter().enumerate() {
         for (layer, &parameter) in member.iter().enumerate() {
@@ -127,15 +171,13 @@ fn add_group(
         }
     }
     let parameters = group.parameters.iter().zip(places).map(|(p, (stack, layer))| (p.name.clone(), stack, layer)).collect();
-    Ok(GroupState {
+    Ok(GroupDraft {
         segments,
         trials,
-        rates: rates_tensor,
-        changed: false,
-        upload: None,
+        rates,
+        kept,
         blocks,
         parameters,
-        kept: tensors,
         #[cfg(feature = "checkpoint")]
         method: group.method,
     })

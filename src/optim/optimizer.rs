@@ -1,6 +1,6 @@
 //! The optimizer: one prepared plan and the cadence of its segments.
 
-use super::beats::Segments;
+use super::beats::{Kind, Segments};
 use super::builder::Builder;
 use super::config::{Check, narrow};
 use super::health::{Health, ParameterHealth, TrialHealth};
@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::plan::{Plan, block};
 use crate::prepared::Prepared;
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 
 /// All groups, ready to step.
 ///
@@ -79,6 +79,17 @@ impl MemoryReport {
     /// All of it.
     pub fn total(&self) -> u64 {
         self.blocks + self.moments + self.statistics + self.roots + self.scratch
+    }
+
+    /// Counts an f32 tensor.
+    pub(super) fn add(&mut self, kind: Kind, shape: Shape) {
+        let bytes = match kind {
+            Kind::Block => &mut self.blocks,
+            Kind::Moment => &mut self.moments,
+            Kind::Statistics => &mut self.statistics,
+            Kind::Root => &mut self.roots,
+        };
+        *bytes += 4 * shape.elements() as u64;
     }
 }
 

@@ -295,7 +295,9 @@ fn state_size(ctx: &Context) -> Outcome {
     let factors = 4 * (trials * (out * out + (inn + 1) * (inn + 1))) as u64;
     for method in methods() {
         let layer = Layer::new(ctx, trials, out, inn, 1)?;
+        let planned = Optimizer::builder(ctx).group(single(method, &layer)).memory()?;
         let bytes = optimizer(ctx, single(method, &layer))?.memory();
+        ensure(planned == bytes, || format!("{method:?}: planned {planned:?}, built {bytes:?}"))?;
         let want = match method {
             Method::Sgd(m) => (if m.momentum > 0.0 { weight } else { 0 }, 0, 0),
             Method::Adam(_) | Method::AdamW(_) => (2 * weight, 0, 0),
