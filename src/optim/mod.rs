@@ -38,6 +38,8 @@ mod adam;
 mod beats;
 mod builder;
 #[cfg(feature = "checkpoint")]
+mod bytes;
+#[cfg(feature = "checkpoint")]
 mod checkpoint;
 mod config;
 #[cfg(feature = "checkpoint")]
@@ -49,10 +51,14 @@ mod kfac;
 mod learning_rate;
 mod muon;
 mod optimizer;
+mod refresh;
 mod schedule;
 mod sgd;
 mod shampoo;
 mod stack;
+#[cfg(feature = "checkpoint")]
+mod suspended;
+mod work;
 
 pub use adam::{Adam, AdamW};
 pub use builder::Builder;

@@ -44,6 +44,10 @@ struct Training {
 
 impl Training {
     fn new(ctx: &Context) -> layerwise::Result<Training> {
+        Training::with_budget(ctx, u64::MAX)
+    }
+
+    fn with_budget(ctx: &Context, flops: u64) -> layerwise::Result<Training> {
         let kfac = Kfac { precondition_every: 3, statistics_every: 2, ..Kfac::default() };
         let shapes = [Shape::matrix(6, 5); 4];
         let (weights, gradients) = (ctx.arena(&shapes)?, ctx.arena(&shapes)?);
@@ -67,6 +71,7 @@ impl Training {
         }
         let parameter = |i: usize| Parameter::new(format!("other{i}"), &more[i], &more_gradients[i]);
         let optimizer = Optimizer::builder(ctx)
+            .frame_budget(flops)
             .group(group)
             .group(Group::new(AdamW::default()).parameter(parameter(0)).parameter(parameter(1)))
             .group(Group::new(Sgd { momentum: 0.9, ..Sgd::default() }).parameter(parameter(2)))
@@ -112,8 +117,12 @@ fn own_context() -> Result<Context, Failed> {
 }
 
 fn steady_state_creates_nothing(_: &Context) -> Outcome {
+    [u64::MAX, 500].into_iter().try_for_each(steady_state_with)
+}
+
+fn steady_state_with(budget: u64) -> Outcome {
     let ctx = own_context()?;
-    let mut training = Training::new(&ctx)?;
+    let mut training = Training::with_budget(&ctx, budget)?;
     let (device, queue) = gpu(&ctx)?;
     let start = resources(device);
     ensure(start[0] > 0 && start[1] > 0 && start[3] > 0, || format!("the counters do not count: {start:?}"))?;
@@ -149,7 +158,7 @@ fn submissions(queue: &wgpu::Queue) -> Result<u64, Failed> {
 
 fn submits(_: &Context) -> Outcome {
     let ctx = own_context()?;
-    let mut training = Training::new(&ctx)?;
+    let mut training = Training::with_budget(&ctx, 500)?;
     let (device, queue) = gpu(&ctx)?;
     for step in 0..8 {
         let before = submissions(queue)?;

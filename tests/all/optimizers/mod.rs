@@ -1,5 +1,6 @@
 //! Optimizers: configuration, laws, trials, cadence, embedding, checkpoints.
 
+mod budget;
 mod cadence;
 #[cfg(feature = "checkpoint")]
 mod checkpoint;
@@ -15,7 +16,16 @@ use crate::case::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
     #[allow(unused_mut, reason = "feature checkpoint adds cases")]
-    let mut cases = vec![config::cases(), laws::cases(), kfac::cases(), shampoo::cases(), muon::cases(), cadence::cases(), embed::cases()];
+    let mut cases = vec![
+        budget::cases(),
+        config::cases(),
+        laws::cases(),
+        kfac::cases(),
+        shampoo::cases(),
+        muon::cases(),
+        cadence::cases(),
+        embed::cases(),
+    ];
     #[cfg(feature = "checkpoint")]
     cases.push(checkpoint::cases());
     cases.into_iter().flatten().collect()
