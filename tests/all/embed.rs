@@ -1,5 +1,6 @@
 //! The wgpu application author's view: his device, his buffers, his encoder; nothing hidden.
 
+mod hosts;
 mod picture;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ type Outcome = Result<(), Failed>;
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut list = picture::cases();
+    list.extend(hosts::cases());
     list.extend([
         case_gpu("embed::steady_state_creates_nothing", steady_state_creates_nothing),
         case_gpu("embed::a_step_is_one_submit_and_record_is_none", submits),
@@ -242,18 +244,23 @@ fn rate_change(ctx: &Context) -> Outcome {
 }
 
 /// The host's own device, with a handler that counts what reaches it.
-fn host_device() -> Result<(wgpu::Adapter, wgpu::Device, wgpu::Queue, Arc<AtomicUsize>), Failed> {
+fn host_device() -> Result<HostDevice, Failed> {
+    host_device_with(|adapter| (layerwise::required_features(adapter), layerwise::required_limits(adapter)))
+}
+
+/// Adapter, device, queue, and how many errors reached the handler.
+type HostDevice = (wgpu::Adapter, wgpu::Device, wgpu::Queue, Arc<AtomicUsize>);
+
+/// As [`host_device`], with features and limits of the host's choice.
+fn host_device_with(choose: impl Fn(&wgpu::Adapter) -> (wgpu::Features, wgpu::Limits)) -> Result<HostDevice, Failed> {
     let wanted = std::env::var("LAYERWISE_ADAPTER").unwrap_or_default().to_lowercase();
     let backends = if wanted.is_empty() { wgpu::Backends::PRIMARY } else { wgpu::Backends::all() };
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() });
     let adapters = pollster::block_on(instance.enumerate_adapters(backends));
     let matches = |a: &wgpu::Adapter| format!("{:?}", a.get_info()).to_lowercase().contains(&wanted);
     let adapter = adapters.into_iter().find(matches).ok_or("no adapter: `scripts/test --setup`")?;
-    let descriptor = wgpu::DeviceDescriptor {
-        required_features: layerwise::required_features(&adapter),
-        required_limits: layerwise::required_limits(&adapter),
-        ..wgpu::DeviceDescriptor::default()
-    };
+    let (required_features, required_limits) = choose(&adapter);
+    let descriptor = wgpu::DeviceDescriptor { required_features, required_limits, ..wgpu::DeviceDescriptor::default() };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| e.to_string())?;
     let errors = Arc::new(AtomicUsize::new(0));
     let counter = errors.clone();
