@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use app::{App, Failure, Host, Size};
 use clap::{Parser, ValueEnum};
-use layerwise::optim::{Adam, DampingSplit, Kfac, Method, OutputGradients, StatisticsStart};
+use layerwise::optim::{Adam, DampingSplit, Graft, Kfac, Method, Muon, OutputGradients, Shampoo, StatisticsStart};
 
 /// A network learns a picture in the frames that draw it.
 #[derive(Parser)]
@@ -44,6 +44,8 @@ struct Arguments {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Choice {
     Kfac,
+    Shampoo,
+    Muon,
     Adam,
 }
 
@@ -51,6 +53,14 @@ impl Choice {
     fn method(self) -> Method {
         match self {
             Choice::Kfac => kfac().into(),
+            Choice::Shampoo => Shampoo {
+                learning_rate: 1e-2,
+                precondition_every: 4,
+                graft: Graft::Adam { beta2: 0.999, epsilon: 1e-8 },
+                ..Shampoo::default()
+            }
+            .into(),
+            Choice::Muon => Muon { learning_rate: 0.02, ..Muon::default() }.into(),
             Choice::Adam => Adam { learning_rate: 1e-2, ..Adam::default() }.into(),
         }
     }
