@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::context::{Context, Inner};
 use crate::error::{Error, Result};
-use crate::plan::{Access, Plan, Role, Value};
+use crate::plan::{Access, Plan, Role, Value, ValueInfo};
 use crate::tensor::Tensor;
 
 /// All parts of a segment.
@@ -47,11 +47,23 @@ enum Engine {
 
 impl Prepared {
     pub(crate) fn new(context: &Context, plan: &Plan, bindings: &Bindings) -> Result<Self> {
+        Prepared::reusing(context, plan, bindings, &[], &[])
+    }
+
+    /// Another plan like this one, with this one's scratch wherever it has the same name and shape.
+    pub(crate) fn again(&self, plan: &Plan, bindings: &Bindings) -> Result<Self> {
+        Prepared::reusing(&self.context, plan, bindings, &self.plan().values, &self.tensors)
+    }
+
+    fn reusing(context: &Context, plan: &Plan, bindings: &Bindings, infos: &[ValueInfo], scratch: &[Tensor]) -> Result<Self> {
         let mut tensors = Vec::with_capacity(plan.values.len());
         for (id, info) in (0u32..).zip(&plan.values) {
             let bound = bindings.tensors.get(&id);
             let tensor = match (info.role, bound) {
-                (Role::Scratch, None) => context.zeros_of(info.shape, info.element)?,
+                (Role::Scratch, None) => match infos.get(id as usize).filter(|old| *old == info).and(scratch.get(id as usize)) {
+                    Some(tensor) => tensor.clone(),
+                    None => context.zeros_of(info.shape, info.element)?,
+                },
                 (Role::Scratch, Some(_)) => return binding(&info.name, "it is scratch, which `prepare` allocates: leave it out".into()),
                 (_, None) => return binding(&info.name, format!("no tensor was bound; bind a {} {} tensor", info.shape, info.element)),
                 (_, Some(tensor)) => tensor.clone(),

@@ -67,7 +67,7 @@ impl Builder {
         let prepared = self.context.prepare(&draft.plan, &draft.bindings)?;
         groups.iter_mut().flat_map(|g| &mut g.refreshes).for_each(|r| r.measure(&prepared));
         warn(&groups, self.frame_budget);
-        Ok(Optimizer::new(&self.context, prepared, groups, draft.memory, self.frame_budget))
+        Ok(Optimizer::new(&self.context, self.groups, prepared, groups, draft.memory, self.frame_budget))
     }
 
     /// What [`Optimizer::memory`] will say once this is built: checks and records everything, allocates nothing on the device.
@@ -108,7 +108,7 @@ pub(super) struct GroupDraft {
     /// The blocks first, then what the method keeps.
     pub(super) kept: Vec<Kept>,
     /// One a bucket.
-    refreshes: Vec<Refresh>,
+    pub(super) refreshes: Vec<Refresh>,
     /// Copies of inputs of refreshes that a budget cuts.
     pub(super) snapshots: Vec<Kept>,
     /// What each of a stack's blocks starts with, stack by stack.

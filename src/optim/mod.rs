@@ -51,6 +51,7 @@ mod kfac;
 mod learning_rate;
 mod muon;
 mod optimizer;
+mod rebind;
 mod refresh;
 mod schedule;
 mod sgd;

@@ -3,6 +3,7 @@
 use super::beats::{Kind, Segments};
 use super::builder::Builder;
 use super::config::{Check, narrow};
+use super::group::Group;
 use super::health::{Health, ParameterHealth, TrialHealth};
 use super::refresh::{Refresh, Waiting};
 use super::schedule::Schedule;
@@ -20,10 +21,12 @@ use crate::tensor::{Shape, Tensor};
 /// cadence of statistics and refreshes.
 #[derive(Debug)]
 pub struct Optimizer {
-    context: Context,
+    pub(super) context: Context,
+    /// What it was built from, with the tensors in force.
+    pub(super) sources: Vec<Group>,
     pub(super) prepared: Prepared,
     pub(super) groups: Vec<GroupState>,
-    memory: MemoryReport,
+    pub(super) memory: MemoryReport,
     pub(super) step: u64,
     pub(super) frame_budget: Option<u64>,
     /// Refreshes that are due or half done before the next step.
@@ -111,6 +114,7 @@ impl Optimizer {
 
     pub(crate) fn new(
         context: &Context,
+        sources: Vec<Group>,
         prepared: Prepared,
         groups: Vec<GroupState>,
         memory: MemoryReport,
@@ -118,6 +122,7 @@ impl Optimizer {
     ) -> Self {
         Optimizer {
             context: context.clone(),
+            sources,
             prepared,
             groups,
             memory,

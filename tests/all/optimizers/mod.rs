@@ -9,6 +9,7 @@ mod embed;
 mod kfac;
 mod laws;
 mod muon;
+mod rebind;
 mod rig;
 mod shampoo;
 
@@ -18,6 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
     #[allow(unused_mut, reason = "feature checkpoint adds cases")]
     let mut cases = vec![
         budget::cases(),
+        rebind::cases(),
         config::cases(),
         laws::cases(),
         kfac::cases(),
