@@ -6,6 +6,7 @@ pub(crate) fn picture(side: u32) -> Vec<f32> {
     (0..side).flat_map(|row| (0..side).map(move |col| (at(col), at(row)))).flat_map(|(x, y)| colour(x, y)).collect()
 }
 
+#[allow(clippy::cast_possible_truncation, reason = "colours from 0 to 1")]
 fn colour(x: f64, y: f64) -> [f32; 3] {
     // From back to front; each layer covers the ones before by its share of the pixel.
     let mut c = mix([0.30, 0.55, 0.95], [0.80, 0.90, 1.00], y / 0.7);

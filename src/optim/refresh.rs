@@ -112,8 +112,11 @@ impl Waiting {
 mod tests {
     use super::{Bucket, Waiting};
 
-    /// What each step takes: (bucket, first unit, end) and the flops.
-    fn steps(waiting: &mut Waiting, budget: Option<u64>, costs: &[&[u64]], count: usize) -> Vec<(Vec<(Bucket, usize, usize)>, u64)> {
+    /// (bucket, first unit, end) of each piece of a step, and the flops.
+    type Taken = (Vec<(Bucket, usize, usize)>, u64);
+
+    /// What each step takes.
+    fn steps(waiting: &mut Waiting, budget: Option<u64>, costs: &[&[u64]], count: usize) -> Vec<Taken> {
         (0..count)
             .map(|_| {
                 let mut list = Vec::new();
