@@ -1,7 +1,7 @@
 //! The frame budget: refreshes in parts give what refreshes in one piece give, later.
 
-use layerwise::Context;
-use layerwise::optim::{Group, Kfac, Optimizer, StatisticsStart};
+use layerwise::optim::{Group, Kfac, Optimizer, Shampoo, StatisticsStart};
+use layerwise::{Context, linalg};
 use libtest_mimic::Failed;
 
 #[cfg(feature = "checkpoint")]
@@ -158,6 +158,37 @@ fn all_layers(ctx: &Context) -> Outcome {
     Ok(())
 }
 
+/// Another method's refresh, of eigendecompositions or Newton iterations in blocks, is cut by the same rule.
+fn shampoo(ctx: &Context) -> Outcome {
+    for root_method in [linalg::Method::Eigen, linalg::Method::Newton] {
+        let rare =
+            Shampoo { statistics_every: 1000, precondition_every: 1000, start_step: 0, block_size: 12, root_method, ..Shampoo::default() };
+        let run = |budget: u64| -> Result<(Vec<Vec<f32>>, u64), Failed> {
+            let layer = Layer::new(ctx, 2, 18, 6, 1)?;
+            let group = Group::new(rare).parameter(layer.parameter("w"));
+            let mut optimizer = Optimizer::builder(ctx).frame_budget(budget).group(group).build()?;
+            let mut steps = 0;
+            while optimizer.next_refresh_flops() > 0 {
+                layer.feed(7, steps)?;
+                optimizer.step()?;
+                steps += 1;
+            }
+            let roots = optimizer.state().filter(|(name, _)| name.contains("_root") && !name.ends_with("_snapshot"));
+            Ok((roots.map(|(_, t)| t.read()).collect::<Result<_, _>>()?, steps))
+        };
+        let (want, once) = run(u64::MAX)?;
+        ensure(once == 1 && want.len() >= 3, || format!("{} roots in {once} steps", want.len()))?;
+        for budget in [1, 20_000] {
+            let (got, steps) = run(budget)?;
+            ensure(steps > 2, || format!("{root_method:?}, budget {budget}: {steps} steps"))?;
+            for (got, want) in got.iter().zip(&want) {
+                same(&format!("{root_method:?}, budget {budget}"), got, want)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Statistics that are still empty at the snapshot give no roots, although they are not empty at the end.
 fn empty_snapshot(ctx: &Context) -> Outcome {
     let layer = Layer::new(ctx, 1, 5, 6, 1)?;
@@ -253,6 +284,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("optimizers::budget::ample", ample),
         case("optimizers::budget::snapshot", snapshot),
         case("optimizers::budget::all_layers", all_layers),
+        case("optimizers::budget::shampoo", shampoo),
         case("optimizers::budget::empty_snapshot", empty_snapshot),
         case("optimizers::budget::restart", restart),
         #[cfg(feature = "checkpoint")]
