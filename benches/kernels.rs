@@ -8,7 +8,7 @@ use criterion::Criterion;
 use layerwise::Plan;
 use layerwise::plan::block::WIDTH;
 use layerwise::plan::{
-    AdamUpdate, CheckFinite, ColumnMean, Distribution, KronFactor, OperatorNorm, RandomFill, Reduce, ReduceKind, SgdUpdate,
+    AdamUpdate, CheckFinite, ColumnMean, DecayForm, Distribution, KronFactor, OperatorNorm, RandomFill, Reduce, ReduceKind, SgdUpdate,
 };
 use rig::{Bound, plan_of, product};
 
@@ -106,11 +106,11 @@ fn updates() -> Vec<(String, Plan)> {
         let rows = [batch, 1, WIDTH];
         let sgd = plan_of(|r| {
             let (w, g, m, block) = (r.value("w", shape), r.value("g", shape), r.value("m_w", shape), r.value("block", rows));
-            SgdUpdate { w, g, m: Some(m), g_scale: None, nesterov: false, decoupled: false, block }
+            SgdUpdate { w, g, m: Some(m), g_scale: None, nesterov: false, decay: DecayForm::Gradient, block }
         });
         let adam = plan_of(|r| {
             let (w, g, m, v) = (r.value("w", shape), r.value("g", shape), r.value("m_w", shape), r.value("v_w", shape));
-            AdamUpdate { w, g, m, v, decoupled: true, block: r.value("block", rows) }
+            AdamUpdate { w, g, m, v, v_max: None, nesterov: false, decay: DecayForm::Decoupled, block: r.value("block", rows) }
         });
         plans.extend([(name("sgd momentum"), sgd), (name("adamw"), adam)]);
     }

@@ -15,17 +15,19 @@ const ONE_MINUS_BETA1: u32 = 8u;
 const BETA2: u32 = 9u;
 const ONE_MINUS_BETA2: u32 = 10u;
 const DECAY: u32 = 16u;
-const STEP: u32 = 20u;
-const CURRENT_RATE: u32 = 21u;
-const WEIGHT1: u32 = 22u;
-const WEIGHT2: u32 = 23u;
-const GATE: u32 = 24u;
-const FLAG: u32 = 25u;
-const SKIPPED: u32 = 26u;
-const STATISTICS_WEIGHT: u32 = 27u;
-const STATISTICS_DECAY: u32 = 28u;
+const AVERAGE_DECAY: u32 = 20u;
+const STEP: u32 = 32u;
+const CURRENT_RATE: u32 = 33u;
+const WEIGHT1: u32 = 34u;
+const WEIGHT2: u32 = 35u;
+const GATE: u32 = 36u;
+const FLAG: u32 = 37u;
+const SKIPPED: u32 = 38u;
+const STATISTICS_WEIGHT: u32 = 39u;
+const STATISTICS_DECAY: u32 = 40u;
+const AVERAGE: u32 = 43u;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
-struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
+struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> block: array<f32>;
@@ -81,6 +83,8 @@ fn advance(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
                 block[row + SKIPPED] += 1.0;
                 continue;
             }
+            // The first weights are their own average.
+            block[row + AVERAGE] = select(block[row + AVERAGE_DECAY], 0.0, block[row + STEP] == 0.0);
             block[row + STEP] += 1.0;
             block[row + WEIGHT1] = block[row + BETA1] * block[row + WEIGHT1] + block[row + ONE_MINUS_BETA1];
             block[row + WEIGHT2] = block[row + BETA2] * block[row + WEIGHT2] + block[row + ONE_MINUS_BETA2];

@@ -4,9 +4,9 @@
 // Preconditions: none; a factor without trace leaves pi = 1. The damping is multiplied by the item's ridge.
 // Source: [MG15] section 6.3.
 const DAMPING: u32 = 15u;
-const RIDGE: u32 = 29u;
+const RIDGE: u32 = 41u;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
-struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
+struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> left_mean: array<f32>;

@@ -6,10 +6,10 @@
 const BETA2: u32 = 9u;
 const ONE_MINUS_BETA2: u32 = 10u;
 const EPSILON: u32 = 11u;
-const WEIGHT2: u32 = 23u;
-const GATE: u32 = 24u;
+const WEIGHT2: u32 = 35u;
+const GATE: u32 = 36u;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
-struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
+struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> g: array<f32>;

@@ -3,10 +3,10 @@
 // One invocation a trial, strided over the grid.
 // Preconditions: none.
 // Source: kfac-pytorch, one factor over all layers.
-const CURRENT_RATE: u32 = 21u;
+const CURRENT_RATE: u32 = 33u;
 const KL_CLIP: u32 = 17u;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
-struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
+struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> dots: array<f32>;

@@ -3,11 +3,11 @@
 // One invocation an item, strided over the grid.
 // Preconditions: none.
 // Source: google-research/precondition's retry with ten times the ridge, one retry a refresh.
-const STATISTICS_WEIGHT: u32 = 27u;
-const RIDGE: u32 = 29u;
-const FAILED_ROOTS: u32 = 30u;
+const STATISTICS_WEIGHT: u32 = 39u;
+const RIDGE: u32 = 41u;
+const FAILED_ROOTS: u32 = 42u;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
-struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
+struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> left_ok: array<f32>;

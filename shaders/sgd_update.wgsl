@@ -1,20 +1,21 @@
 // g <- g_scale g + decay w; m <- momentum m + (1 - dampening) g (first step: g); w <- w - lr (m, or g + momentum m)
-// w, g, m [m, n] any strides, g_scale [1, 1], block [1, WIDTH] per item. n.y bits: 1 g_scale, 2 momentum, 4 Nesterov, 8 decoupled decay.
+// w, g, m [m, n] any strides, g_scale [1, 1], block [1, WIDTH] per item. n.y bits: 1 g_scale, 2 momentum, 4 Nesterov, decay 8 decoupled, 16 cautious.
 // One invocation an element; elements of all items in one flat index, strided over the grid.
 // Preconditions: w and m are buffers of their own (m is w where there is no momentum). Items with gate 0 are left alone.
 // Source: torch.optim.SGD.
 const WEIGHT_DECAY: u32 = 12u;
 const MOMENTUM: u32 = 13u;
 const DAMPENING: u32 = 14u;
-const STEP: u32 = 20u;
-const CURRENT_RATE: u32 = 21u;
-const GATE: u32 = 24u;
+const STEP: u32 = 32u;
+const CURRENT_RATE: u32 = 33u;
+const GATE: u32 = 36u;
 const HAS_SCALE: u32 = 1u;
 const HAS_MOMENTUM: u32 = 2u;
 const NESTEROV: u32 = 4u;
 const DECOUPLED: u32 = 8u;
+const CAUTIOUS: u32 = 16u;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
-struct Params { views: array<View, 5>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
+struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> g: array<f32>;
@@ -47,11 +48,7 @@ fn sgd_update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgro
         let rate = block[row + CURRENT_RATE];
         let decay = block[row + WEIGHT_DECAY];
         var weight = w[at];
-        if ((p.n.y & DECOUPLED) != 0u) {
-            weight *= 1.0 - rate * decay;
-        } else {
-            gradient += decay * weight;
-        }
+        if ((p.n.y & (DECOUPLED | CAUTIOUS)) == 0u) { gradient += decay * weight; }
         var direction = gradient;
         if ((p.n.y & HAS_MOMENTUM) != 0u) {
             let m_at = item_offset(3u, item) + r * p.views[3].row + c * p.views[3].col;
@@ -60,6 +57,8 @@ fn sgd_update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgro
             m[m_at] = direction;
             if ((p.n.y & NESTEROV) != 0u) { direction = gradient + momentum * direction; }
         }
+        let shrinks = (p.n.y & DECOUPLED) != 0u || ((p.n.y & CAUTIOUS) != 0u && direction * weight >= 0.0);
+        if (shrinks) { weight *= 1.0 - rate * decay; }
         w[at] = weight - rate * direction;
     }
 }

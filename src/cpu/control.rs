@@ -2,11 +2,11 @@
 
 use super::memory::Memory;
 use crate::plan::block::{
-    BETA1, BETA2, CURRENT_RATE, DAMPING, DECAY, DECAY_STEPS, FAILED_ROOTS, FINAL_FRACTION, FLAG, GATE, KL_CLIP, LEARNING_RATE,
-    ONE_MINUS_BETA1, ONE_MINUS_BETA2, RIDGE, SCHEDULE, SKIPPED, STATISTICS_DECAY, STATISTICS_WEIGHT, STEP, STEP_FACTOR, STEP_PERIOD,
-    WARMUP_STEPS, WEIGHT1, WEIGHT2,
+    AVERAGE, AVERAGE_DECAY, BETA1, BETA2, CURRENT_RATE, DAMPING, DECAY, DECAY_STEPS, FAILED_ROOTS, FINAL_FRACTION, FLAG, GATE, KL_CLIP,
+    LEARNING_RATE, ONE_MINUS_BETA1, ONE_MINUS_BETA2, RIDGE, SCHEDULE, SKIPPED, STATISTICS_DECAY, STATISTICS_WEIGHT, STEP, STEP_FACTOR,
+    STEP_PERIOD, WARMUP_STEPS, WEIGHT1, WEIGHT2,
 };
-use crate::plan::{Advance, Clock, FactorDamping, KlClip, NormRatio, RootOutcome};
+use crate::plan::{Advance, Clock, FactorDamping, KlClip, NormClip, NormRatio, RootOutcome};
 
 /// The learning-rate factor before step `t` (0-based), from a block row. Mirrors `advance.wgsl`.
 fn rate_factor(row: &[f32], t: f32) -> f32 {
@@ -47,6 +47,8 @@ pub(super) fn advance(op: &Advance, memory: &mut Memory<'_>) {
                     row[at(SKIPPED)] += 1.0;
                     return;
                 }
+                // The first weights are their own average.
+                row[at(AVERAGE)] = if row[at(STEP)] == 0.0 { 0.0 } else { row[at(AVERAGE_DECAY)] };
                 row[at(STEP)] += 1.0;
                 row[at(WEIGHT1)] = row[at(BETA1)] * row[at(WEIGHT1)] + row[at(ONE_MINUS_BETA1)];
                 row[at(WEIGHT2)] = row[at(BETA2)] * row[at(WEIGHT2)] + row[at(ONE_MINUS_BETA2)];
@@ -130,6 +132,25 @@ pub(super) fn kl_clip(op: &KlClip, memory: &mut Memory<'_>) {
             1.0
         } else {
             (clip / quadratic).sqrt().min(1.0)
+        };
+    });
+    memory.put(out);
+}
+
+/// The factor that brings a joint norm down.
+pub(super) fn norm_clip(op: &NormClip, memory: &mut Memory<'_>) {
+    let mut out = memory.take(op.out);
+    let squares = memory.input(op.squares);
+    let trials = op.out.items;
+    let layers = op.squares.items / trials;
+    out.for_each(layers, |t, item| {
+        let sum: f32 = (0..layers).map(|l| squares.scalar(l * trials + t, 0)).sum();
+        item[0] = if !sum.is_finite() {
+            sum
+        } else if sum == 0.0 {
+            1.0
+        } else {
+            (op.max / sum.sqrt()).min(1.0)
         };
     });
     memory.put(out);

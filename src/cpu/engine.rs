@@ -112,6 +112,7 @@ fn execute(op: &Op, memory: &mut Memory<'_>) {
         Op::FactorDamping(op) => control::factor_damping(op, memory),
         Op::RootOutcome(op) => control::root_outcome(op, memory),
         Op::KlClip(op) => control::kl_clip(op, memory),
+        Op::NormClip(op) => control::norm_clip(op, memory),
         Op::GraftDirection(op) => update::graft_direction(op, memory),
         Op::NormRatio(op) => control::norm_ratio(op, memory),
         Op::SgdUpdate(op) => update::sgd_update(op, memory),

@@ -6,7 +6,17 @@ use super::memory::{CHUNK, Memory, runs, worth_threads};
 use crate::plan::block::{
     BETA1, BETA2, CURRENT_RATE, DAMPENING, EPSILON, GATE, MOMENTUM, ONE_MINUS_BETA1, ONE_MINUS_BETA2, STEP, WEIGHT_DECAY, WEIGHT1, WEIGHT2,
 };
-use crate::plan::{AdamUpdate, GraftDirection, SgdUpdate, Value};
+use crate::plan::{AdamUpdate, DecayForm, GraftDirection, SgdUpdate, Value};
+
+/// The weight after a decay of `shrink` beside an update along `direction`.
+#[inline(always)]
+fn shrunk(w: f32, direction: f32, shrink: f32, form: DecayForm) -> f32 {
+    match form {
+        DecayForm::Gradient => w,
+        DecayForm::Decoupled => w * (1.0 - shrink),
+        DecayForm::Cautious => w * (1.0 - if direction * w >= 0.0 { shrink } else { 0.0 }),
+    }
+}
 
 /// Item `i`'s coefficients of [`SgdUpdate`].
 #[derive(Clone, Copy)]
@@ -18,33 +28,32 @@ struct Sgd {
     scale: f32,
     first: bool,
     nesterov: bool,
-    decoupled: bool,
+    form: DecayForm,
 }
 
 impl Sgd {
     #[inline(always)]
-    fn decayed(self, w: &mut f32, g: f32) -> f32 {
+    fn decayed(self, w: f32, g: f32) -> f32 {
         // A scale of 0 is a refusal, also of a direction that overflowed.
         let g = if self.scale == 0.0 { 0.0 } else { self.scale * g };
-        if self.decoupled {
-            *w *= 1.0 - self.rate * self.decay;
-            g
-        } else {
-            g + self.decay * *w
-        }
+        if self.form == DecayForm::Gradient { g + self.decay * w } else { g }
+    }
+
+    #[inline(always)]
+    fn stepped(self, w: f32, direction: f32) -> f32 {
+        shrunk(w, direction, self.rate * self.decay, self.form) - self.rate * direction
     }
 
     #[inline(always)]
     fn plain(self, w: &mut f32, g: f32) {
-        let g = self.decayed(w, g);
-        *w -= self.rate * g;
+        *w = self.stepped(*w, self.decayed(*w, g));
     }
 
     #[inline(always)]
     fn with_momentum(self, w: &mut f32, m: &mut f32, g: f32) {
-        let g = self.decayed(w, g);
+        let g = self.decayed(*w, g);
         *m = if self.first { g } else { self.momentum * *m + self.fresh * g };
-        *w -= self.rate * if self.nesterov { g + self.momentum * *m } else { *m };
+        *w = self.stepped(*w, if self.nesterov { g + self.momentum * *m } else { *m });
     }
 }
 
@@ -57,22 +66,37 @@ struct Adam {
     betas: [(f32, f32); 2],
     step: f32,
     root: f32,
-    decoupled: bool,
+    /// `(1 - beta1^(t+1), 1 - beta1^t)` with the look-ahead.
+    look_ahead: Option<(f32, f32)>,
+    form: DecayForm,
 }
 
 impl Adam {
+    /// Takes the gradient into both moments; returns it as it entered, with its decay.
     #[inline(always)]
-    fn element(self, w: &mut f32, m: &mut f32, v: &mut f32, mut g: f32) {
-        let mut weight = *w;
-        if self.decoupled {
-            weight *= 1.0 - self.rate * self.decay;
-        } else {
-            g += self.decay * weight;
-        }
+    fn moments(self, w: f32, m: &mut f32, v: &mut f32, g: f32) -> f32 {
+        let g = if self.form == DecayForm::Gradient { g + self.decay * w } else { g };
         let [(beta1, new1), (beta2, new2)] = self.betas;
         *m = beta1 * *m + new1 * g;
         *v = beta2 * *v + new2 * g * g;
-        *w = weight - self.step * *m / (v.sqrt() / self.root + self.epsilon);
+        g
+    }
+
+    /// The weight after a step from a first moment, what divides it, and the gradient.
+    #[inline(always)]
+    fn stepped(self, w: f32, m: f32, v: f32, g: f32) -> f32 {
+        let (beta1, new1) = self.betas[0];
+        let step = match self.look_ahead {
+            None => self.step * m,
+            Some((next, now)) => self.rate * (beta1 * m / next + new1 * g / now),
+        };
+        shrunk(w, step, self.rate * self.decay, self.form) - step / (v.sqrt() / self.root + self.epsilon)
+    }
+
+    #[inline(always)]
+    fn element(self, w: &mut f32, m: &mut f32, v: &mut f32, g: f32) {
+        let g = self.moments(*w, m, v, g);
+        *w = self.stepped(*w, *m, *v, g);
     }
 }
 
@@ -145,7 +169,7 @@ pub(super) fn sgd_update(op: &SgdUpdate, memory: &mut Memory<'_>) {
             scale: g_scale.map_or(1.0, |s| s.scalar(i, 0)),
             first,
             nesterov: op.nesterov,
-            decoupled: op.decoupled,
+            form: op.decay,
         };
         (row(GATE) != 0.0).then_some(coefficients)
     };
@@ -183,23 +207,26 @@ pub(super) fn sgd_update(op: &SgdUpdate, memory: &mut Memory<'_>) {
 /// PyTorch's Adam (L2) and `AdamW` (decoupled).
 pub(super) fn adam_update(op: &AdamUpdate, memory: &mut Memory<'_>) {
     let (mut w, mut m, mut v) = (memory.take(op.w), memory.take(op.m), memory.take(op.v));
+    let mut v_max = op.v_max.map(|v| memory.take(v));
     let (g, block) = (memory.input(op.g), memory.input(op.block));
     let views @ [w_view, m_view, v_view, g_view] = runs([op.w, op.m, op.v, op.g]);
-    let update = |i: usize, w: &mut [f32], m: &mut [f32], v: &mut [f32]| {
+    let coefficients = |i: usize| {
         let row = |column: u32| block.scalar(i, column as usize);
-        if row(GATE) == 0.0 {
-            return;
-        }
-        let c = Adam {
+        let next = row(BETA1) * row(WEIGHT1) + row(ONE_MINUS_BETA1);
+        let coefficients = Adam {
             rate: row(CURRENT_RATE),
             decay: row(WEIGHT_DECAY),
             epsilon: row(EPSILON),
             betas: [(row(BETA1), row(ONE_MINUS_BETA1)), (row(BETA2), row(ONE_MINUS_BETA2))],
             step: row(CURRENT_RATE) / row(WEIGHT1),
             root: row(WEIGHT2).sqrt(),
-            decoupled: op.decoupled,
+            look_ahead: op.nesterov.then_some((next, row(WEIGHT1))),
+            form: op.decay,
         };
-        let g = g.item(i);
+        (row(GATE) != 0.0).then_some(coefficients)
+    };
+    let update = |i: usize, w: &mut [f32], m: &mut [f32], v: &mut [f32]| {
+        let (Some(c), g) = (coefficients(i), g.item(i)) else { return };
         for r in 0..w_view.rows {
             let [w_at, m_at, v_at, g_at] = views.map(|view| at(&view, r, 0));
             if let Some(n) = contiguous(&views) {
@@ -211,7 +238,21 @@ pub(super) fn adam_update(op: &AdamUpdate, memory: &mut Memory<'_>) {
             }
         }
     };
-    if worth_threads(op.w.items, 4 * op.w.rows * op.w.cols) {
+    let with_maximum = |i: usize, w: &mut [f32], m: &mut [f32], v: &mut [f32], x: &mut [f32]| {
+        let (Some(c), g, x_view) = (coefficients(i), g.item(i), op.v_max.unwrap_or(op.v)) else { return };
+        for r in 0..op.w.rows {
+            for k in 0..op.w.cols {
+                let (w, m, v) = (&mut w[at(&op.w, r, k)], &mut m[at(&op.m, r, k)], &mut v[at(&op.v, r, k)]);
+                let (x, g) = (&mut x[at(&x_view, r, k)], c.moments(*w, m, v, g[at(&op.g, r, k)]));
+                *x = x.max(*v);
+                *w = c.stepped(*w, *m, *x, g);
+            }
+        }
+    };
+    if let Some(x) = &mut v_max {
+        let items = w.items().zip(m.items()).zip(v.items()).zip(x.items()).enumerate();
+        items.for_each(|(i, (((w, m), v), x))| with_maximum(i, w, m, v, x));
+    } else if worth_threads(op.w.items, 4 * op.w.rows * op.w.cols) {
         w.items().zip(m.items()).zip(v.items()).enumerate().for_each(|(i, ((w, m), v))| update(i, w, m, v));
     } else {
         w.items_seq().zip(m.items_seq()).zip(v.items_seq()).enumerate().for_each(|(i, ((w, m), v))| update(i, w, m, v));
@@ -219,6 +260,7 @@ pub(super) fn adam_update(op: &AdamUpdate, memory: &mut Memory<'_>) {
     memory.put(w);
     memory.put(m);
     memory.put(v);
+    v_max.into_iter().for_each(|v| memory.put(v));
 }
 
 /// Second moment and direction of a grafted optimizer.

@@ -9,8 +9,8 @@ use crate::error::Result;
 use crate::linalg::{orthonormalise, spd_inverse, spd_solve};
 use crate::plan::block::{CURRENT_RATE, FLAG, WIDTH};
 use crate::plan::{
-    AdamUpdate, Advance, Axpby, CheckFinite, Clock, Coef, Gemm, KronFactor, Recorder, Reduce, ReduceKind, Role, RootOutcome, SgdUpdate,
-    SolveTriangular, Value,
+    AdamUpdate, Advance, Axpby, CheckFinite, Clock, Coef, DecayForm, Gemm, KronFactor, Recorder, Reduce, ReduceKind, Role, RootOutcome,
+    SgdUpdate, SolveTriangular, Value,
 };
 use crate::tensor::{ElementType, Shape};
 
@@ -169,8 +169,8 @@ impl Scheme {
         r.record(Advance { block, clock: Clock::Step })?;
         for (layer, (w, g)) in gradients.into_iter().enumerate() {
             match self.moments.get(2 * layer..2 * layer + 2) {
-                Some(&[m, v]) => r.record(AdamUpdate { w, g, m, v, decoupled: false, block })?,
-                _ => r.record(SgdUpdate { w, g, m: None, g_scale: None, nesterov: false, decoupled: false, block })?,
+                Some(&[m, v]) => r.record(AdamUpdate { w, g, m, v, v_max: None, nesterov: false, decay: DecayForm::Gradient, block })?,
+                _ => r.record(SgdUpdate { w, g, m: None, g_scale: None, nesterov: false, decay: DecayForm::Gradient, block })?,
             }
         }
         Ok(())
@@ -242,7 +242,7 @@ impl Scheme {
     fn step(&self, r: &mut Recorder, w: Value, direction: Value, block: Value) -> Result<()> {
         r.record(CheckFinite { x: direction, flag: column(block, FLAG)? })?;
         r.record(Advance { block, clock: Clock::Step })?;
-        r.record(SgdUpdate { w, g: direction, m: None, g_scale: None, nesterov: false, decoupled: false, block })
+        r.record(SgdUpdate { w, g: direction, m: None, g_scale: None, nesterov: false, decay: DecayForm::Gradient, block })
     }
 
     /// Counts a step whose head or representation was refused.

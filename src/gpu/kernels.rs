@@ -60,10 +60,11 @@ kernels! {
     FACTOR_DAMPING = "factor_damping" [left_mean Read, right_mean Read, block Read, out Write],
     ROOT_OUTCOME = "root_outcome" [left_ok Read, right_ok Read, ok Write, block Write],
     KL_CLIP = "kl_clip" [dots Read, block Read, out Write],
+    NORM_CLIP = "norm_clip" [squares Read, out Write],
     GRAFT_DIRECTION = "graft_direction" [g Read, m Read, block Read, v Write, out Write],
     NORM_RATIO = "norm_ratio" [donor Read, own Read, out Write],
     SGD_UPDATE = "sgd_update" [g Read, g_scale Read, block Read, m Write, w Write],
-    ADAM_UPDATE = "adam_update" [g Read, block Read, m Write, v Write, w Write],
+    ADAM_UPDATE = "adam_update" [g Read, block Read, m Write, v Write, v_max Write, w Write],
 }
 
 /// A kernel with values for its tunables: what one pipeline is made of.

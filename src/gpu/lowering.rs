@@ -4,11 +4,11 @@ use super::choice;
 use super::facts::Facts;
 use super::kernels::{
     ADAM_UPDATE, ADVANCE, AXPBY, CHECK_FINITE, CHOLESKY_DIAGONAL, CHOLESKY_LOAD, CHOLESKY_ROWS, CHOLESKY_UPDATE, COLUMN_MEAN, CONVERT,
-    EIGH_JACOBI, EIGH_LOAD, EIGH_ROTATE, EIGH_SORT, FACTOR_DAMPING, GRAFT_DIRECTION, ITERATION_CONTROL, KL_CLIP, Kernel, NORM_RATIO,
-    OPERATOR_NORM, QUOTIENT, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOLVE_TRIANGULAR, SPECTRUM_SCALE, Variant,
+    EIGH_JACOBI, EIGH_LOAD, EIGH_ROTATE, EIGH_SORT, FACTOR_DAMPING, GRAFT_DIRECTION, ITERATION_CONTROL, KL_CLIP, Kernel, NORM_CLIP,
+    NORM_RATIO, OPERATOR_NORM, QUOTIENT, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOLVE_TRIANGULAR, SPECTRUM_SCALE, Variant,
 };
 use super::params::{Params, ViewParams};
-use crate::plan::{Clock, Coef, Distribution, EIGH_PAIR, Eigh, Gemm, Op, Order, ReduceKind, Stage, Value};
+use crate::plan::{Clock, Coef, DecayForm, Distribution, EIGH_PAIR, Eigh, Gemm, Op, Order, ReduceKind, Stage, Value};
 use crate::tensor::ElementType;
 
 /// Rows and columns of a Cholesky panel; the shaders' `PANEL`.
@@ -242,6 +242,10 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
             let layers = op.dots.items / op.out.items;
             b.flat(&KL_CLIP, 64, batch, &[Some(op.dots), Some(op.block), Some(op.out)], &[], [layers, 0, 0]);
         }
+        Op::NormClip(op) => {
+            let layers = op.squares.items / op.out.items;
+            b.flat(&NORM_CLIP, 64, batch, &[Some(op.squares), Some(op.out)], &[Coef::Const(op.max)], [layers, 0, 0]);
+        }
         Op::GraftDirection(op) => {
             let values = [Some(op.g), Some(op.m), Some(op.block), Some(op.v), Some(op.out)];
             b.flat(&GRAFT_DIRECTION, 256, batch * op.out.rows * op.out.cols, &values, &[], [usize::from(op.corrected), 0, 0]);
@@ -251,13 +255,21 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
             b.flat(&NORM_RATIO, 64, batch, &[op.donor, Some(op.own), Some(op.out)], &[], n);
         }
         Op::SgdUpdate(op) => {
-            let n = flags(&[(op.g_scale.is_some(), 1), (op.m.is_some(), 2), (op.nesterov, 4), (op.decoupled, 8)]);
+            let n = flags(&[
+                (op.g_scale.is_some(), 1),
+                (op.m.is_some(), 2),
+                (op.nesterov, 4),
+                (op.decay == DecayForm::Decoupled, 8),
+                (op.decay == DecayForm::Cautious, 16),
+            ]);
             let values = [Some(op.g), op.g_scale, Some(op.block), op.m, Some(op.w)];
             b.flat(&SGD_UPDATE, 256, batch * op.w.rows * op.w.cols, &values, &[], [n, 0, 0]);
         }
         Op::AdamUpdate(op) => {
-            let values = [Some(op.g), Some(op.block), Some(op.m), Some(op.v), Some(op.w)];
-            b.flat(&ADAM_UPDATE, 256, batch * op.w.rows * op.w.cols, &values, &[], [usize::from(op.decoupled), 0, 0]);
+            let decays = [(op.decay == DecayForm::Decoupled, 1), (op.decay == DecayForm::Cautious, 2)];
+            let n = flags(&[decays[0], decays[1], (op.nesterov, 4), (op.v_max.is_some(), 8)]);
+            let values = [Some(op.g), Some(op.block), Some(op.m), Some(op.v), op.v_max, Some(op.w)];
+            b.flat(&ADAM_UPDATE, 256, batch * op.w.rows * op.w.cols, &values, &[], [n, 0, 0]);
         }
     }
     b.list

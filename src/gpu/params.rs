@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::plan::{Coef, Value};
 
 /// Storage bindings that a kernel may have: with the parameters they stay within WebGPU's 8 storage buffers.
-pub(crate) const VIEWS: usize = 5;
+pub(crate) const VIEWS: usize = 6;
 
 /// Bytes from one dispatch's parameters to the next: WebGPU's largest alignment of dynamic offsets.
 pub(crate) const SLOT: usize = 256;

@@ -4,7 +4,7 @@ use super::beats::{Beats, Keep};
 use super::config::{Check, Row, put};
 use super::stack::Stack;
 use crate::error::Result;
-use crate::plan::{AdamUpdate, Recorder, Value, block};
+use crate::plan::{AdamUpdate, DecayForm, Recorder, Value, block};
 
 /// Adam (Kingma, Ba 2015) with L2 decay: PyTorch's `torch.optim.Adam`, step for step.
 ///
@@ -14,7 +14,10 @@ use crate::plan::{AdamUpdate, Recorder, Value, block};
 /// v <- beta2 v + (1 - beta2) G * G
 /// W <- W - learning_rate / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + epsilon)
 /// ```
-/// `1 - beta` is formed in f64, `1 - beta^t` by the recurrence `w <- beta w + (1 - beta)`. State: two tensors of the weight's size.
+/// With `amsgrad`, `v` in the last line is the largest `v` so far. With `nesterov`, the last line's `m / (1 - beta1^t)` is
+/// `beta1 m / (1 - beta1^(t+1)) + (1 - beta1) G / (1 - beta1^t)`: optax's `nadam`.
+///
+/// `1 - beta` is formed in f64, `1 - beta^t` by the recurrence `w <- beta w + (1 - beta)`. State: two tensors of the weight's size, three with `amsgrad`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adam {
     /// Learning rate, at least 0. Default 1e-3 (the paper, PyTorch).
@@ -27,11 +30,15 @@ pub struct Adam {
     pub epsilon: f64,
     /// L2 decay, at least 0, added to the gradient. Default 0 (PyTorch).
     pub weight_decay: f64,
+    /// AMSGrad (Reddi, Kale, Kumar 2018): divides by the running maximum of `v`, corrected afterwards, as PyTorch does. Default off (PyTorch).
+    pub amsgrad: bool,
+    /// NAdam's look-ahead (Dozat 2016) in optax's form. Default off (PyTorch).
+    pub nesterov: bool,
 }
 
 impl Default for Adam {
     fn default() -> Self {
-        Adam { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 }
+        Adam { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, amsgrad: false, nesterov: false }
     }
 }
 
@@ -50,29 +57,25 @@ pub struct AdamW {
     pub epsilon: f64,
     /// Decoupled decay, at least 0. Default 0.01 (PyTorch).
     pub weight_decay: f64,
+    /// AMSGrad, as in [`Adam`]. Default off (PyTorch).
+    pub amsgrad: bool,
+    /// NAdam's look-ahead, as in [`Adam`]: optax's `nadamw`. Default off (PyTorch).
+    pub nesterov: bool,
 }
 
 impl Default for AdamW {
     fn default() -> Self {
-        AdamW { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 }
+        AdamW { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, amsgrad: false, nesterov: false }
     }
 }
 
-fn declare(stack: &Stack, keep: &mut Keep<'_>) -> Result<(Value, Value)> {
-    Ok((keep.moment(stack, "first_moment")?, keep.moment(stack, "second_moment")?))
-}
-
-fn apply(r: &mut Recorder, stacks: &[(Stack, (Value, Value))], decoupled: bool) -> Result<()> {
-    for (stack, (m, v)) in stacks {
-        r.record(AdamUpdate { w: stack.weight, g: stack.gradient, m: *m, v: *v, decoupled, block: stack.block })?;
-    }
-    Ok(())
-}
+/// First moment, second moment, its maximum.
+type Moments = (Value, Value, Option<Value>);
 
 macro_rules! beats {
-    ($name:ident, $decoupled:literal) => {
+    ($name:ident, $form:ident) => {
         impl Beats for $name {
-            type State = (Value, Value);
+            type State = Moments;
 
             fn validate(&self) -> Result<()> {
                 let check = Check(stringify!($name));
@@ -93,15 +96,28 @@ macro_rules! beats {
                 put(row, block::WEIGHT_DECAY, self.weight_decay);
             }
 
-            fn declare(&self, stack: &Stack, keep: &mut Keep<'_>) -> Result<(Value, Value)> {
-                declare(stack, keep)
+            fn declare(&self, stack: &Stack, keep: &mut Keep<'_>) -> Result<Moments> {
+                let largest = if self.amsgrad { Some(keep.moment(stack, "second_moment_maximum")?) } else { None };
+                Ok((keep.moment(stack, "first_moment")?, keep.moment(stack, "second_moment")?, largest))
             }
 
-            fn apply(&self, r: &mut Recorder, stacks: &[(Stack, (Value, Value))], _preconditioned: bool) -> Result<()> {
-                apply(r, stacks, $decoupled)
+            fn apply(&self, r: &mut Recorder, stacks: &[(Stack, Moments)], _preconditioned: bool) -> Result<()> {
+                for (stack, (m, v, v_max)) in stacks {
+                    r.record(AdamUpdate {
+                        w: stack.weight,
+                        g: stack.gradient,
+                        m: *m,
+                        v: *v,
+                        v_max: *v_max,
+                        nesterov: self.nesterov,
+                        decay: stack.decay(DecayForm::$form),
+                        block: stack.block,
+                    })?;
+                }
+                Ok(())
             }
         }
     };
 }
-beats!(Adam, false);
-beats!(AdamW, true);
+beats!(Adam, Gradient);
+beats!(AdamW, Decoupled);

@@ -49,6 +49,8 @@ pub(crate) enum Kind {
     Moment,
     Statistics,
     Root,
+    /// Of weights and gradients.
+    Copy,
 }
 
 /// A kept value and how it starts.
@@ -85,8 +87,16 @@ impl Keep<'_> {
         self.add(stack, name, Shape::new(stack.items(), n, n), kind, identity)
     }
 
+    /// A zeroed tensor by its whole name.
+    pub(crate) fn named(&mut self, name: String, shape: Shape, kind: Kind) -> Result<Value> {
+        self.put(name, shape, kind, false)
+    }
+
     fn add(&mut self, stack: &Stack, name: &str, shape: Shape, kind: Kind, identity: bool) -> Result<Value> {
-        let name = format!("{}.{name}", stack.name);
+        self.put(format!("{}.{name}", stack.name), shape, kind, identity)
+    }
+
+    fn put(&mut self, name: String, shape: Shape, kind: Kind, identity: bool) -> Result<Value> {
         let value = self.r.state(name.clone(), shape)?;
         self.kept.push(Kept { name, stack: self.stack, value, kind, identity });
         Ok(value)
@@ -96,8 +106,12 @@ impl Keep<'_> {
 /// Indices of a group's segments.
 #[derive(Clone, Debug)]
 pub(crate) struct Segments {
-    /// Copies changed learning rates into the blocks.
+    /// Copies changed learning rates and loss scales into the blocks.
     pub(crate) rates: usize,
+    /// Widens weights that the caller has in f16.
+    pub(crate) load: Option<usize>,
+    /// Takes gradients in, the first of a step and further ones, where `begin` does not.
+    pub(crate) gather: Option<[usize; 2]>,
     pub(crate) check_taps: usize,
     pub(crate) begin: usize,
     pub(crate) accumulate: usize,
@@ -108,13 +122,14 @@ pub(crate) struct Segments {
     pub(crate) schedule: Option<Schedule>,
 }
 
-/// Records all segments of a group.
+/// Records all segments of a group; with `apart` gradients are taken in by segments of their own.
 pub(crate) fn record<B: Beats>(
     method: &B,
     r: &mut Recorder,
     kept: &mut Vec<Kept>,
     stacks: Vec<Stack>,
     rates: Value,
+    apart: bool,
     prefix: &str,
 ) -> Result<Segments> {
     let mut pairs = Vec::with_capacity(stacks.len());
@@ -126,8 +141,21 @@ pub(crate) fn record<B: Beats>(
     let mut first = 0;
     for (stack, _) in &pairs {
         let part = rates.item_range(first..first + stack.items())?;
-        r.record(Axpby::copy(part, stack.column(block::LEARNING_RATE)?))?;
+        r.record(Axpby::copy(part.col_range(0..1)?, stack.column(block::LEARNING_RATE)?))?;
+        r.record(Axpby::copy(part.col_range(1..2)?, stack.column(block::GRADIENT_SCALE)?))?;
         first += stack.items();
+    }
+    let masters: Vec<_> = pairs.iter().filter_map(|(stack, _)| stack.master).collect();
+    let load = (!masters.is_empty()).then(|| r.segment(format!("{prefix}load weights")));
+    masters.into_iter().try_for_each(|master| master.load(r))?;
+    let mut gather = None;
+    if apart {
+        let [mut first, mut more] = [0; 2];
+        for (segment, name, is_first) in [(&mut first, "gather", true), (&mut more, "gather more", false)] {
+            *segment = r.segment(format!("{prefix}{name}"));
+            pairs.iter().try_for_each(|(stack, _)| stack.intake.gather(r, stack.block, is_first))?;
+        }
+        gather = Some([first, more]);
     }
     let cadence = method.cadence();
     let check_taps = r.segment(format!("{prefix}check taps"));
@@ -135,7 +163,12 @@ pub(crate) fn record<B: Beats>(
         pairs.iter().try_for_each(|(stack, _)| stack.check_taps(r))?;
     }
     let begin = r.segment(format!("{prefix}begin"));
-    pairs.iter().try_for_each(|(stack, _)| stack.begin(r))?;
+    for (stack, _) in &pairs {
+        if !apart {
+            stack.intake.gather(r, stack.block, true)?;
+        }
+        stack.begin(r)?;
+    }
     let accumulate = r.segment(format!("{prefix}accumulate"));
     if cadence.is_some() {
         pairs.iter().try_for_each(|(stack, state)| method.accumulate(r, stack, state))?;
@@ -153,11 +186,13 @@ pub(crate) fn record<B: Beats>(
     }
     let apply = r.segment(format!("{prefix}apply"));
     method.apply(r, &pairs, cadence.is_some())?;
+    pairs.iter().try_for_each(|(stack, _)| stack.finish(r))?;
     let apply_plain = r.segment(format!("{prefix}apply plain"));
     if cadence.is_some_and(|c| c.2 > 0) {
         method.apply(r, &pairs, false)?;
+        pairs.iter().try_for_each(|(stack, _)| stack.finish(r))?;
     }
-    Ok(Segments { rates: rates_segment, check_taps, begin, accumulate, refresh, apply, apply_plain, schedule })
+    Ok(Segments { rates: rates_segment, load, gather, check_taps, begin, accumulate, refresh, apply, apply_plain, schedule })
 }
 
 /// For each bucket, which layers of which stacks it refreshes.

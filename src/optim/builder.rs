@@ -1,28 +1,26 @@
-//! From groups to an optimizer: checks, stacks, state, one plan.
+//! Collects what an optimizer is made of, and checks it.
 
-use super::beats::{Beats, Kept, Kind, Segments, record};
-use super::config::{Check, Method, Row};
+use super::config::Check;
+use super::draft::Draft;
 use super::group::{Group, Parameter};
-use super::optimizer::{GroupState, MemoryReport, Optimizer, StateTensor};
-use super::refresh::Refresh;
-use super::stack::{Stack, form_stacks};
+use super::optimizer::{GroupState, MemoryReport, Optimizer};
 use crate::context::Context;
 use crate::error::Result;
-use crate::plan::{Plan, Recorder, Value, block};
-use crate::prepared::Bindings;
-use crate::tensor::{Shape, Tensor};
 
 /// Collects groups; [`build`](Self::build) makes the optimizer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Builder {
-    context: Context,
-    groups: Vec<Group>,
-    frame_budget: Option<u64>,
+    pub(super) context: Context,
+    pub(super) groups: Vec<Group>,
+    pub(super) clip: Option<f64>,
+    pub(super) gather: u64,
+    pub(super) loss_scale: Option<f64>,
+    pub(super) frame_budget: Option<u64>,
 }
 
 impl Builder {
     pub(crate) fn new(context: &Context) -> Self {
-        Builder { context: context.clone(), groups: Vec::new(), frame_budget: None }
+        Builder { context: context.clone(), groups: Vec::new(), clip: None, gather: 1, loss_scale: None, frame_budget: None }
     }
 
     /// Adds a group.
@@ -30,6 +28,34 @@ impl Builder {
     pub fn group(mut self, group: Group) -> Self {
         self.groups.push(group);
         self
+    }
+
+    /// Clips gradients by their joint norm over all groups, in each trial by itself, before anything else sees them: `G <- G min(1, max_norm / |G|)`
+    /// (optax's `clip_by_global_norm`; PyTorch's `clip_grad_norm_` adds 1e-6 to the norm). Default: no clip.
+    ///
+    /// Refused gradients count for nothing in the norm. A norm above 1.8e19, whose square is not finite, refuses all gradients of its trial. One reduction
+    /// and one pass more over the gradients in each step.
+    #[must_use]
+    pub fn clip_global_norm(self, max_norm: f64) -> Self {
+        Builder { clip: Some(max_norm), ..self }
+    }
+
+    /// Makes one step of every `count` calls of [`Optimizer::step`] or [`Optimizer::record`]: the first `count - 1` only take the gradient in, the last one
+    /// steps with the mean of all (optax's `MultiSteps`). Default 1.
+    ///
+    /// A gradient that is not finite refuses the whole step of its layer and trial. Taps are those of the last call. State: one tensor of each weight's size.
+    #[must_use]
+    pub fn accumulate_gradients(self, count: u64) -> Self {
+        Builder { gather: count, ..self }
+    }
+
+    /// Divides gradients by `scale`, which the loss was multiplied by, before anything else. Default: gradients as they are.
+    ///
+    /// [`Optimizer::set_loss_scale`] changes it. A gradient that overflowed is refused, as always, and counted in
+    /// [`TrialHealth::skipped`](super::TrialHealth::skipped): what a dynamic scale goes by.
+    #[must_use]
+    pub fn loss_scale(self, scale: f64) -> Self {
+        Builder { loss_scale: Some(scale), ..self }
     }
 
     /// No step adds more than `flops` of refresh work: what is above is spread over the steps that follow. Default: no limit.
@@ -62,12 +88,12 @@ impl Builder {
     /// weights, or a `Kfac` parameter without taps; [`Error::Shape`](crate::Error::Shape) for a gradient or taps that do not fit;
     /// [`Error::ForeignContext`](crate::Error::ForeignContext); [`Error::Limit`](crate::Error::Limit) where the state does not fit the device.
     pub fn build(self) -> Result<Optimizer> {
-        let mut draft = Draft::new(&self.context, &self.groups, self.frame_budget)?;
+        let mut draft = Draft::new(&self)?;
         let mut groups = draft.allocate(&self.context)?;
         let prepared = self.context.prepare(&draft.plan, &draft.bindings)?;
         groups.iter_mut().flat_map(|g| &mut g.refreshes).for_each(|r| r.measure(&prepared));
         warn(&groups, self.frame_budget);
-        Ok(Optimizer::new(&self.context, self.groups, prepared, groups, draft.memory, self.frame_budget))
+        Ok(Optimizer::new(self, prepared, groups, draft.memory, draft.gathering))
     }
 
     /// What [`Optimizer::memory`] will say once this is built: checks and records everything, allocates nothing on the device.
@@ -87,127 +113,31 @@ impl Builder {
     /// # Errors
     /// As [`build`](Self::build), but for what only the device can refuse.
     pub fn memory(&self) -> Result<MemoryReport> {
-        Ok(Draft::new(&self.context, &self.groups, self.frame_budget)?.memory)
+        Ok(Draft::new(self)?.memory)
     }
-}
-
-/// An optimizer without its memory.
-pub(super) struct Draft {
-    pub(super) plan: Plan,
-    /// The caller's tensors; after [`allocate`](Self::allocate) also ours.
-    pub(super) bindings: Bindings,
-    pub(super) groups: Vec<GroupDraft>,
-    pub(super) memory: MemoryReport,
-}
-
-/// A group without its memory.
-pub(super) struct GroupDraft {
-    pub(super) segments: Segments,
-    pub(super) trials: usize,
-    pub(super) rates: Value,
-    /// The blocks first, then what the method keeps.
-    pub(super) kept: Vec<Kept>,
-    /// One a bucket.
-    pub(super) refreshes: Vec<Refresh>,
-    /// Copies of inputs of refreshes that a budget cuts.
-    pub(super) snapshots: Vec<Kept>,
-    /// What each of a stack's blocks starts with, stack by stack.
-    blocks: Vec<Vec<f32>>,
-    /// (name, stack, layer) of each parameter.
-    pub(super) parameters: Vec<(String, usize, usize)>,
-    #[cfg(feature = "checkpoint")]
-    method: Method,
-}
-
-impl Draft {
-    pub(super) fn new(context: &Context, groups: &[Group], frame_budget: Option<u64>) -> Result<Draft> {
-        Check("Optimizer").that("groups", !groups.is_empty(), "none", "at least one group")?;
-        let trials = groups.iter().map(Group::check).collect::<Result<Vec<_>>>()?;
-        check_distinct(groups)?;
-        let (mut r, mut bindings) = (Recorder::new(), Bindings::new());
-        let mut drafts = Vec::with_capacity(groups.len());
-        for (i, group) in groups.iter().enumerate() {
-            let prefix = if groups.len() == 1 { String::new() } else { format!("group {i} ") };
-            drafts.push(add_group(&mut r, &mut bindings, group, trials[i], &prefix)?);
-        }
-        let mut plan = r.finish();
-        if let Some(budget) = frame_budget {
-            drafts.iter_mut().for_each(|group| group.cut(context, &mut plan, budget));
-        }
-        let mut memory = MemoryReport { scratch: plan.scratch_bytes(), ..MemoryReport::default() };
-        for group in &drafts {
-            memory.add(Kind::Block, group.rates.shape());
-            group.kept.iter().chain(&group.snapshots).for_each(|k| memory.add(k.kind, k.value.shape()));
-        }
-        Ok(Draft { plan, bindings, groups: drafts, memory })
+    /// Checks everything; returns the trials of each group.
+    pub(super) fn check(&self) -> Result<Vec<usize>> {
+        Check("Optimizer").that("groups", !self.groups.is_empty(), "none", "at least one group")?;
+        let trials = self.groups.iter().map(Group::check).collect::<Result<Vec<_>>>()?;
+        self.check_gradients(&trials)?;
+        check_distinct(&self.groups)?;
+        Ok(trials)
     }
 
-    /// Makes and binds what the optimizer owns.
-    fn allocate(&mut self, context: &Context) -> Result<Vec<GroupState>> {
-        let mut states = Vec::with_capacity(self.groups.len());
-        for group in &self.groups {
-            let rates = context.zeros(group.rates.shape())?;
-            self.bindings.bind(group.rates, &rates);
-            let mut kept = Vec::with_capacity(group.kept.len());
-            for (i, k) in group.kept.iter().enumerate() {
-                let shape = k.value.shape();
-                let tensor = match group.blocks.get(i) {
-                    Some(rows) => context.upload(shape, rows)?,
-                    None if k.identity => context.upload(shape, &identities(shape))?,
-                    None => context.zeros(shape)?,
-                };
-                self.bindings.bind(k.value, &tensor);
-                kept.push(state_tensor(k.name.clone(), k.stack, &tensor));
-            }
-            let mut snapshots = Vec::with_capacity(group.snapshots.len());
-            for k in &group.snapshots {
-                let tensor = context.zeros(k.value.shape())?;
-                self.bindings.bind(k.value, &tensor);
-                snapshots.push(state_tensor(k.name.clone(), k.stack, &tensor));
-            }
-            states.push(GroupState {
-                segments: group.segments.clone(),
-                refreshes: group.refreshes.clone(),
-                trials: group.trials,
-                rates,
-                changed: false,
-                upload: None,
-                blocks: kept.iter().take(group.blocks.len()).map(|k| k.tensor.clone()).collect(),
-                parameters: group.parameters.clone(),
-                kept,
-                snapshots,
-                #[cfg(feature = "checkpoint")]
-                method: group.method,
-            });
-        }
-        Ok(states)
-    }
-}
-
-impl GroupDraft {
-    /// Cuts refreshes that the budget does not hold.
-    fn cut(&mut self, context: &Context, plan: &mut Plan, budget: u64) {
-        let flops = |segment: &usize| {
-            let ops = plan.segments[*segment].ops.clone();
-            context.units(&plan.ops[ops]).into_iter().fold(0, u64::saturating_add)
-        };
-        let large: Vec<usize> = self.segments.refresh.iter().copied().filter(|segment| flops(segment) > budget).collect();
-        // What belongs to a stack by its name can be saved with it.
-        let stacks: Vec<(String, usize)> =
-            self.kept.iter().filter_map(|k| Some((k.name.strip_suffix(".block")?.to_owned(), k.stack))).collect();
-        let stack_of = |name: &str| {
-            let (stack, _) = name.rsplit_once('.')?;
-            stacks.iter().find(|s| s.0 == stack).map(|s| s.1)
-        };
-        let (cuts, copies) = plan.cut(&large, |info| stack_of(&info.name).is_some());
-        self.refreshes = self.segments.refresh.iter().map(|&s| Refresh::new(s, cuts.iter().copied().find(|c| c.compute == s))).collect();
-        let mut copies: Vec<Value> = copies.into_values().collect();
-        copies.sort_unstable_by_key(|value| value.id);
-        for value in copies {
-            let name = plan.values[value.id as usize].name.clone();
-            let stack = stack_of(&name).unwrap_or(0);
-            self.snapshots.push(Kept { name, stack, value, kind: Kind::Statistics, identity: false });
-        }
+    fn check_gradients(&self, trials: &[usize]) -> Result<()> {
+        let check = Check("Optimizer");
+        check.at_least_one("accumulate_gradients", self.gather)?;
+        check.that("accumulate_gradients", self.gather <= 1 << 24, self.gather, "at most 2^24")?;
+        self.loss_scale.map_or(Ok(()), |scale| check_loss_scale(scale))?;
+        let Some(max) = self.clip else { return Ok(()) };
+        check.positive("clip_global_norm", max)?;
+        let same = trials.iter().all(|&t| t == trials[0]);
+        check.that(
+            "clip_global_norm",
+            same,
+            format!("groups of {trials:?} trials"),
+            "the same number of trials in all groups: a trial has one norm",
+        )
     }
 }
 
@@ -229,80 +159,11 @@ fn warn(groups: &[GroupState], budget: Option<u64>) {
     }
 }
 
-fn add_group(r: &mut Recorder, bindings: &mut Bindings, group: &Group, trials: usize, prefix: &str) -> Result<GroupDraft> {
-    let members = form_stacks(&group.parameters, group.needs_taps());
-    let rows: Vec<f32> = (0..trials).flat_map(|trial| block_row(group, trial)).collect();
-    let (mut stacks, mut blocks, mut kept) = (Vec::new(), Vec::new(), Vec::new());
-    for member in &members {
-        let parameters: Vec<&Parameter> = member.iter().map(|&i| &group.parameters[i]).collect();
-        let stack = Stack::declare(r, bindings, &parameters, group.needs_taps())?;
-        let name = format!("{}.block", stack.name);
-        kept.push(Kept { name, stack: stacks.len(), value: stack.block, kind: Kind::Block, identity: false });
-        blocks.push(rows.repeat(stack.layers));
-        stacks.push(stack);
-    }
-    let items = stacks.iter().map(Stack::items).sum();
-    let rates = r.state(format!("{prefix}learning_rates"), Shape::new(items, 1, 1))?;
-    let segments: Segments = match &group.method {
-        Method::Sgd(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
-        Method::Adam(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
-        Method::AdamW(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
-        Method::Shampoo(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
-        Method::Kfac(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
-        Method::Muon(m) => record(m, r, &mut kept, stacks, rates, prefix)?,
-    };
-    let mut places = vec![(0, 0); group.parameters.len()];
-    for (s, member) in members.iter().enumerate() {
-        for (layer, &parameter) in member.iter().enumerate() {
-            places[parameter] = (s, layer);
-        }
-    }
-    let parameters = group.parameters.iter().zip(places).map(|(p, (stack, layer))| (p.name.clone(), stack, layer)).collect();
-    Ok(GroupDraft {
-        refreshes: segments.refresh.iter().map(|&segment| Refresh::new(segment, None)).collect(),
-        snapshots: Vec::new(),
-        segments,
-        trials,
-        rates,
-        kept,
-        blocks,
-        parameters,
-        #[cfg(feature = "checkpoint")]
-        method: group.method,
-    })
-}
-
-#[cfg_attr(not(feature = "checkpoint"), allow(unused_variables, reason = "only a checkpoint cuts stacks"))]
-fn state_tensor(name: String, stack: usize, tensor: &Tensor) -> StateTensor {
-    StateTensor {
-        name,
-        #[cfg(feature = "checkpoint")]
-        stack,
-        tensor: tensor.clone(),
-    }
-}
-
-fn block_row(group: &Group, trial: usize) -> Row {
-    let mut row = [0.0; block::WIDTH];
-    row[block::RIDGE as usize] = 1.0;
-    group.schedule.fill(&mut row);
-    match group.method_of(trial) {
-        Method::Sgd(m) => m.fill(&mut row),
-        Method::Adam(m) => m.fill(&mut row),
-        Method::AdamW(m) => m.fill(&mut row),
-        Method::Kfac(m) => m.fill(&mut row),
-        Method::Shampoo(m) => m.fill(&mut row),
-        Method::Muon(m) => m.fill(&mut row),
-    }
-    row
-}
-
-fn identities(shape: Shape) -> Vec<f32> {
-    let mut values = vec![0.0; shape.elements()];
-    for item in values.chunks_mut(shape.rows * shape.cols) {
-        item.iter_mut().step_by(shape.cols + 1).for_each(|x| *x = 1.0);
-    }
-    values
+/// Checks a loss scale: also its inverse is what the device computes with.
+pub(super) fn check_loss_scale(scale: f64) -> Result<()> {
+    let check = Check("Optimizer");
+    check.positive("loss_scale", scale)?;
+    check.positive("loss_scale", 1.0 / scale)
 }
 
 /// Refuses two parameters of one name and two that share weights: a step would update those twice.

@@ -41,6 +41,7 @@ impl Part<'_> {
 /// A state that fits: everything that is to be written.
 struct Verified {
     steps: u64,
+    gathered: u64,
     /// One a kept tensor.
     values: Vec<Vec<f32>>,
     /// Refreshes that wait, and the snapshots of the one that is half done.
@@ -54,10 +55,12 @@ impl Optimizer {
     /// For each parameter `P` (not stack: how parameters lie in buffers does not matter) the file has tensors of element type F32, row-major,
     /// `[trials, rows, cols]`:
     /// ```text
-    /// P.block                                         [trials, 1, 32]     columns of plan::block; health, counters, bias corrections
+    /// P.block                                         [trials, 1, 48]     columns of plan::block; health, counters, bias corrections
     /// P.momentum                                      [trials, out, in]   Muon; Sgd, Kfac and Shampoo with momentum
     /// P.neurons                                       [trials, out, 1]    Muon with neuron_decay
     /// P.first_moment, P.second_moment                 [trials, out, in]   Adam, AdamW; Shampoo with beta1, with a graft that has one
+    /// P.second_moment_maximum                         [trials, out, in]   Adam and AdamW with amsgrad
+    /// P.master, P.average, P.gradient_sum             [trials, out, in]   of f16 weights; with Group::average; with accumulated gradients
     /// P.left_statistics, P.left_inverse               [trials, out, out]  Kfac
     /// P.right_statistics, P.right_inverse             [trials, in, in]    Kfac; in counts the bias column
     /// P.left_statistics, P.left_root                  [trials, out, out]  Shampoo; with blocks left_statistics_0, ... of their sizes
@@ -65,6 +68,7 @@ impl Optimizer {
     /// __metadata__: format     "layerwise optimizer state"
     ///               version    "1"
     ///               steps      steps of the optimizer, which fix the cadence of statistics and refreshes
+    ///               gathered   gradients taken in since the last step
     ///               refresh    with a frame budget, where refreshes wait: a number for its division of the work, units done of the first, and
     ///                          GROUP.BUCKET of each; while one is half done the file has tensors P.ROLE_snapshot
     ///               method.P   Sgd, Adam, AdamW, Muon(accumulation), Kfac(start of its statistics, scale of its output gradients),
@@ -181,6 +185,7 @@ impl Optimizer {
         let mut facts: Facts = self.methods().into_iter().map(|(name, method)| (format!("method.{name}"), method)).collect();
         facts.extend([("format", FORMAT), ("version", VERSION)].map(|(key, value)| (key.into(), value.into())));
         facts.insert("steps".into(), self.step.to_string());
+        facts.insert("gathered".into(), self.gathering.taken.to_string());
         facts.extend(self.refresh_fact().map(|fact| ("refresh".into(), fact)));
         let sum = checksum(&facts, parts.iter().map(|(key, part)| (key.as_str(), part.shape(), part.data())));
         facts.insert("checksum".into(), sum);
@@ -215,13 +220,18 @@ impl Optimizer {
         if steps.is_none() {
             mismatches.push(format!("`steps` is `{}`, expected a number up to 2^53", fact("steps")));
         }
+        let every = self.gathering.every;
+        let gathered = fact("gathered").parse().ok().filter(|&gathered| gathered < every);
+        if gathered.is_none() {
+            mismatches.push(format!("`gathered` is `{}`, expected fewer than the {every} gradients of a step", fact("gathered")));
+        }
         self.compare_methods(&facts, &mut mismatches);
         self.compare_tensors(&facts, &file, &mut mismatches);
-        match steps {
-            Some(steps) if mismatches.is_empty() => {
+        match (steps, gathered) {
+            (Some(steps), Some(gathered)) if mismatches.is_empty() => {
                 let waiting = self.waiting_of(&facts, &file, steps);
                 let snapshots = if waiting.done > 0 { Self::collect(self.snapshots(), self.snapshot_parts(), &file) } else { Vec::new() };
-                Ok(Verified { steps, values: Self::collect(self.kept(), self.parts(), &file), waiting, snapshots })
+                Ok(Verified { steps, gathered, values: Self::collect(self.kept(), self.parts(), &file), waiting, snapshots })
             }
             _ => Err(Error::Checkpoint { mismatches }),
         }
@@ -304,6 +314,9 @@ impl Optimizer {
             kept.tensor.write(&values)?;
         }
         self.step = verified.steps;
+        self.gathering.taken = verified.gathered;
+        // The masters are part of the state.
+        self.load = false;
         self.resume(verified.waiting, &verified.snapshots)
     }
 }

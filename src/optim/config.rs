@@ -49,6 +49,27 @@ pub enum Accumulation {
     Sum,
 }
 
+/// How much and where weights decay, by `lambda` a step (times the learning rate).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum WeightDecay {
+    /// `G <- G + lambda W`, before everything else: in statistics, momentum and moments.
+    L2(f64),
+    /// `W <- (1 - learning_rate lambda) W` beside the update (Loshchilov, Hutter 2019). [`Shampoo`] adds `lambda W` to its direction before momentum
+    /// instead, as its reference does.
+    Decoupled(f64),
+    /// As `Decoupled`, only where the update moves the weight towards zero too (Chen and others 2025, "Cautious weight decay": where direction and weight
+    /// have one sign).
+    Cautious(f64),
+}
+
+impl WeightDecay {
+    /// `lambda`.
+    pub fn amount(self) -> f64 {
+        let (WeightDecay::L2(x) | WeightDecay::Decoupled(x) | WeightDecay::Cautious(x)) = self;
+        x
+    }
+}
+
 /// Rounds a setting to what the device computes with.
 #[allow(clippy::cast_possible_truncation, reason = "settings are f64 for the user's sake; the device has f32")]
 pub(crate) fn narrow(x: f64) -> f32 {

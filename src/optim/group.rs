@@ -1,9 +1,10 @@
 //! Parameters and groups: what a user hands to an optimizer.
 
 use super::beats::Beats;
-use super::config::{Check, Method};
+use super::config::{Check, Method, WeightDecay};
 use super::learning_rate::LearningRateSchedule;
 use crate::error::{Error, Result};
+use crate::plan::DecayForm;
 use crate::tensor::{ElementType, Tensor};
 
 /// What KFAC sees of a layer `y = W x`, beside the gradient.
@@ -42,9 +43,9 @@ impl Taps {
 pub struct Parameter {
     /// Its name in messages, printed plans and health reports; unique within an optimizer.
     pub name: String,
-    /// `[trials, out, in]`, updated by each step. With KFAC one more column than inputs means that the last column is the bias.
+    /// `[trials, out, in]`, updated by each step. In f16 it is a copy of an f32 master that the optimizer keeps, made at the first step. With KFAC one more column than inputs means that the last column is the bias.
     pub weight: Tensor,
-    /// The gradient of the mean loss, same shape, read by each step.
+    /// The gradient of the mean loss, same shape, f32 or f16, read by each step.
     pub gradient: Tensor,
     /// What KFAC needs; other methods ignore it.
     pub taps: Option<Taps>,
@@ -70,7 +71,7 @@ impl Parameter {
 
     /// True if this can be the next layer of `previous`'s stack.
     pub(crate) fn follows(&self, previous: &Parameter, with_taps: bool) -> bool {
-        let next = |a: &Tensor, b: &Tensor| a.shape() == b.shape() && a.follows(b);
+        let next = |a: &Tensor, b: &Tensor| a.shape() == b.shape() && a.element() == b.element() && a.follows(b);
         let taps = match (&self.taps, &previous.taps) {
             _ if !with_taps => true,
             (Some(a), Some(b)) => {
@@ -93,8 +94,9 @@ impl Parameter {
             tensors.extend(self.taps.iter().flat_map(Taps::tensors));
         }
         for (role, tensor) in tensors {
-            if tensor.element() != ElementType::F32 {
-                return refuse(role, "f32 elements (f16 copies are for operands of products)".into(), tensor.element().to_string());
+            let free = matches!(role, "weight" | "gradient");
+            if tensor.element() != ElementType::F32 && !free {
+                return refuse(role, "f32 elements (only weights and gradients may be f16)".into(), tensor.element().to_string());
             }
         }
         if self.gradient.shape() != weight {
@@ -144,13 +146,15 @@ pub struct Group {
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) learning_rates: Option<Vec<f64>>,
     pub(crate) dampings: Option<Vec<f64>>,
+    pub(crate) decay: Option<WeightDecay>,
+    pub(crate) average: Option<f64>,
 }
 
 impl Group {
     /// An empty group with a constant learning rate.
     pub fn new(method: impl Into<Method>) -> Self {
         let (schedule, parameters) = (LearningRateSchedule::Constant, Vec::new());
-        Group { method: method.into(), schedule, parameters, learning_rates: None, dampings: None }
+        Group { method: method.into(), schedule, parameters, learning_rates: None, dampings: None, decay: None, average: None }
     }
 
     /// Adds a parameter.
@@ -178,6 +182,36 @@ impl Group {
         Group { dampings: Some(dampings.to_vec()), ..self }
     }
 
+    /// Sets amount and place of the weight decay, instead of the method's own.
+    #[must_use]
+    pub fn weight_decay(self, decay: WeightDecay) -> Self {
+        Group { decay: Some(decay), ..self }
+    }
+
+    /// Keeps a running average of the weights, `average <- decay average + (1 - decay) W` after each step, the weights themselves at first
+    /// (PyTorch's `AveragedModel` with `get_ema_multi_avg_fn`). `decay` in `[0, 1)`; PyTorch's default is 0.999. Read it with
+    /// [`Optimizer::average`](super::Optimizer::average). State: one tensor of each weight's size.
+    #[must_use]
+    pub fn average(self, decay: f64) -> Self {
+        Group { average: Some(decay), ..self }
+    }
+
+    /// Where a decay enters in the update, if not where the method has it; and whether the gradient takes it up before that.
+    pub(crate) fn decay_form(&self) -> (Option<DecayForm>, bool) {
+        let decay = match (&self.method, self.decay) {
+            (Method::Shampoo(m), None) => Some(m.weight_decay),
+            (_, decay) => decay,
+        };
+        match (decay, &self.method) {
+            // Their own place.
+            (None, _) | (Some(WeightDecay::L2(_)), Method::Sgd(_) | Method::Adam(_)) => (None, false),
+            (Some(WeightDecay::Decoupled(_)), Method::Shampoo(_)) => (None, false),
+            (Some(WeightDecay::L2(x)), _) => (None, x > 0.0),
+            (Some(WeightDecay::Decoupled(_)), _) => (Some(DecayForm::Decoupled), false),
+            (Some(WeightDecay::Cautious(_)), _) => (Some(DecayForm::Cautious), false),
+        }
+    }
+
     pub(crate) fn needs_taps(&self) -> bool {
         matches!(self.method, Method::Kfac(_))
     }
@@ -203,6 +237,8 @@ impl Group {
         }
         let damped = matches!(self.method, Method::Kfac(_) | Method::Shampoo(_));
         check.that("dampings", self.dampings.is_none() || damped, "given", "only in a group with `Kfac` or `Shampoo`")?;
+        self.average.map_or(Ok(()), |decay| check.decay("average", decay))?;
+        self.decay.map_or(Ok(()), |decay| check.non_negative("weight_decay", decay.amount()))?;
         for trial in 0..trials {
             match self.method_of(trial) {
                 Method::Sgd(m) => m.validate()?,

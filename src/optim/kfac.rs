@@ -8,7 +8,8 @@ use super::stack::{Stack, TapValues};
 use crate::error::Result;
 use crate::linalg::spd_inverse;
 use crate::plan::{
-    Advance, Axpby, Clock, Coef, FactorDamping, KlClip, KronFactor, Recorder, Reduce, ReduceKind, RootOutcome, SgdUpdate, Value, block,
+    Advance, Axpby, Clock, Coef, DecayForm, FactorDamping, KlClip, KronFactor, Recorder, Reduce, ReduceKind, RootOutcome, SgdUpdate, Value,
+    block,
 };
 use crate::tensor::Shape;
 
@@ -227,7 +228,15 @@ impl Beats for Kfac {
 }
 
 fn update(r: &mut Recorder, stack: &Stack, state: &State, direction: Value, g_scale: Option<Value>) -> Result<()> {
-    r.record(SgdUpdate { w: stack.weight, g: direction, m: state.momentum, g_scale, nesterov: false, decoupled: false, block: stack.block })
+    r.record(SgdUpdate {
+        w: stack.weight,
+        g: direction,
+        m: state.momentum,
+        g_scale,
+        nesterov: false,
+        decay: stack.decay(DecayForm::Gradient),
+        block: stack.block,
+    })
 }
 
 /// Running average of `x^T x / n` with the effective decay of this accumulation.

@@ -42,11 +42,13 @@ mod bytes;
 #[cfg(feature = "checkpoint")]
 mod checkpoint;
 mod config;
+mod draft;
 #[cfg(feature = "checkpoint")]
 mod file;
 mod graft;
 mod group;
 mod health;
+mod intake;
 mod kfac;
 mod learning_rate;
 mod muon;
@@ -63,7 +65,7 @@ mod work;
 
 pub use adam::{Adam, AdamW};
 pub use builder::Builder;
-pub use config::{Accumulation, Method};
+pub use config::{Accumulation, Method, WeightDecay};
 pub use graft::Graft;
 pub use group::{Group, Parameter, Taps};
 pub use health::{Health, ParameterHealth, TrialHealth};
@@ -73,4 +75,4 @@ pub use muon::{Muon, MuonScale};
 pub use optimizer::{MemoryReport, Optimizer};
 pub use schedule::{Beat, Schedule};
 pub use sgd::Sgd;
-pub use shampoo::{EpsilonScale, Shampoo, WeightDecay};
+pub use shampoo::{EpsilonScale, Shampoo};

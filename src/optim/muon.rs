@@ -5,7 +5,7 @@ use super::config::{Accumulation, Check, Row, narrow, put};
 use super::stack::Stack;
 use crate::error::{Error, Result};
 use crate::linalg::{NewtonSchulz, PolarOptions, polar};
-use crate::plan::{Axpby, CheckFinite, Coef, Recorder, Reduce, ReduceKind, SgdUpdate, SpectrumScale, Value, block};
+use crate::plan::{Axpby, CheckFinite, Coef, DecayForm, Recorder, Reduce, ReduceKind, SgdUpdate, SpectrumScale, Value, block};
 use crate::tensor::Shape;
 
 /// Factor of [`Muon`]'s orthogonalised direction, from the fan-out (rows) and fan-in (columns) of what is orthogonalised.
@@ -175,7 +175,15 @@ impl Muon {
         } else {
             r.record(complement(left_out, factor, scale))?;
         }
-        r.record(SgdUpdate { w, g: direction, m: None, g_scale: Some(scale), nesterov: false, decoupled: true, block })
+        r.record(SgdUpdate {
+            w,
+            g: direction,
+            m: None,
+            g_scale: Some(scale),
+            nesterov: false,
+            decay: stack.decay(DecayForm::Decoupled),
+            block,
+        })
     }
 
     /// `NorMuon`: rows over the roots of their averages, and the factor that restores the norm.

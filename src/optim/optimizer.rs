@@ -3,7 +3,6 @@
 use super::beats::{Kind, Segments};
 use super::builder::Builder;
 use super::config::{Check, narrow};
-use super::group::Group;
 use super::health::{Health, ParameterHealth, TrialHealth};
 use super::refresh::{Refresh, Waiting};
 use super::schedule::Schedule;
@@ -23,18 +22,33 @@ use crate::tensor::{Shape, Tensor};
 pub struct Optimizer {
     pub(super) context: Context,
     /// What it was built from, with the tensors in force.
-    pub(super) sources: Vec<Group>,
+    pub(super) sources: Builder,
     pub(super) prepared: Prepared,
     pub(super) groups: Vec<GroupState>,
     pub(super) memory: MemoryReport,
     pub(super) step: u64,
-    pub(super) frame_budget: Option<u64>,
+    pub(super) gathering: Gathering,
+    /// The next step starts from the caller's f16 weights.
+    pub(super) load: bool,
     /// Refreshes that are due or half done before the next step.
     pub(super) waiting: Waiting,
     /// Kept from step to step for their memory.
     pub(super) work: Work,
     #[cfg(feature = "gpu")]
     belt: Option<wgpu::util::StagingBelt>,
+}
+
+/// How many calls make a step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gathering {
+    /// Gradients of a step.
+    pub(crate) every: u64,
+    /// Those taken in so far.
+    pub(crate) taken: u64,
+    /// The segment that clips by the global norm.
+    pub(crate) clip: Option<usize>,
+    /// Gradients are unscaled.
+    pub(crate) scaled: bool,
 }
 
 /// What the host knows of a group.
@@ -44,8 +58,10 @@ pub(crate) struct GroupState {
     /// One a bucket.
     pub(crate) refreshes: Vec<Refresh>,
     pub(crate) trials: usize,
-    /// `[items, 1, 1]`: base learning rates to be copied into the blocks.
+    /// `[items, 1, 2]`: base learning rates and factors of gradients, to be copied into the blocks.
     pub(crate) rates: Tensor,
+    /// What is in it, or will be.
+    pub(crate) settings: Vec<f32>,
     /// `rates` was written and not yet copied.
     pub(crate) changed: bool,
     /// New rates that wait for an encoder (GPU).
@@ -84,6 +100,8 @@ pub struct MemoryReport {
     pub statistics: u64,
     /// Inverses.
     pub roots: u64,
+    /// Master weights, averages of weights, sums of gradients.
+    pub copies: u64,
     /// Intermediate results, without meaning between two steps.
     pub scratch: u64,
 }
@@ -91,7 +109,7 @@ pub struct MemoryReport {
 impl MemoryReport {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.blocks + self.moments + self.statistics + self.roots + self.scratch
+        self.blocks + self.moments + self.statistics + self.roots + self.copies + self.scratch
     }
 
     /// Counts an f32 tensor.
@@ -101,6 +119,7 @@ impl MemoryReport {
             Kind::Moment => &mut self.moments,
             Kind::Statistics => &mut self.statistics,
             Kind::Root => &mut self.roots,
+            Kind::Copy => &mut self.copies,
         };
         *bytes += 4 * shape.elements() as u64;
     }
@@ -112,22 +131,16 @@ impl Optimizer {
         Builder::new(context)
     }
 
-    pub(crate) fn new(
-        context: &Context,
-        sources: Vec<Group>,
-        prepared: Prepared,
-        groups: Vec<GroupState>,
-        memory: MemoryReport,
-        frame_budget: Option<u64>,
-    ) -> Self {
+    pub(crate) fn new(sources: Builder, prepared: Prepared, groups: Vec<GroupState>, memory: MemoryReport, gathering: Gathering) -> Self {
         Optimizer {
-            context: context.clone(),
+            context: sources.context.clone(),
             sources,
             prepared,
             groups,
             memory,
             step: 0,
-            frame_budget,
+            gathering,
+            load: true,
             waiting: Waiting::default(),
             work: Work::default(),
             #[cfg(feature = "gpu")]
@@ -151,7 +164,7 @@ impl Optimizer {
     #[cfg(feature = "gpu")]
     fn step_with_change(&mut self) -> Result<()> {
         let gpu = self.context.gpu_device("step")?.clone();
-        let (step, refreshes) = (self.step, self.waiting.clone());
+        let before = (self.step, self.gathering, self.load, self.waiting.clone());
         let uploads = self.groups.iter().map(|g| g.upload.clone()).collect::<Vec<_>>();
         gpu.notice();
         let outcome = gpu.scoped("submit", || {
@@ -161,7 +174,7 @@ impl Optimizer {
             Ok(())
         });
         if let Err(error) | Ok(Err(error)) = outcome {
-            (self.step, self.waiting) = (step, refreshes);
+            (self.step, self.gathering, self.load, self.waiting) = before;
             self.groups.iter_mut().zip(uploads).for_each(|(g, w)| g.upload = w);
             return Err(error);
         }
@@ -231,17 +244,45 @@ impl Optimizer {
         let good = rates.len() == 1 || rates.len() == group.trials;
         check.that("learning_rate", good, format!("{} values for {} trials", rates.len(), group.trials), "one value, or one a trial")?;
         rates.iter().try_for_each(|&rate| check.non_negative("learning_rate", rate))?;
-        let values: Vec<f32> = rates.iter().cycle().take(group.rates.words()).map(|&rate| narrow(rate)).collect();
-        if self.context.is_gpu() {
-            group.upload = Some(values);
-        } else {
-            group.rates.write(&values)?;
-            group.changed = true;
+        group.settings.chunks_mut(2).zip(rates.iter().cycle()).for_each(|(settings, &rate)| settings[0] = narrow(rate));
+        group.publish(self.context.is_gpu())
+    }
+
+    /// Changes the loss scale from the next step on, as [`set_learning_rate`](Self::set_learning_rate) changes a rate.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) for a scale that is not positive and finite, or without [`Builder::loss_scale`].
+    pub fn set_loss_scale(&mut self, scale: f64) -> Result<()> {
+        let scaled = self.gathering.scaled;
+        Check("Optimizer").that("loss_scale", scaled, "a change", "only of an optimizer built with `Builder::loss_scale`")?;
+        super::builder::check_loss_scale(scale)?;
+        for group in &mut self.groups {
+            group.settings.chunks_mut(2).for_each(|settings| settings[1] = narrow(1.0 / scale));
+            group.publish(self.context.is_gpu())?;
         }
         Ok(())
     }
 
-    /// Steps run or recorded so far.
+    /// Makes the next step start from the caller's f16 weights, after they were changed by other means than steps. Otherwise the f32 masters count, which
+    /// were made from them at the first step.
+    pub fn reload_weights(&mut self) {
+        self.load = true;
+    }
+
+    /// The running average of a parameter's weight, if its group keeps one ([`Group::average`](super::Group::average)).
+    pub fn average(&self, parameter: &str) -> Option<Tensor> {
+        let find = |group: &GroupState| {
+            let (_, stack, layer) = group.parameters.iter().find(|p| p.0 == parameter)?;
+            let layers = group.parameters.iter().filter(|p| p.1 == *stack).count();
+            let name = &group.blocks_name(*stack);
+            let kept = group.kept.iter().find(|kept| kept.name.strip_suffix(".average") == Some(name))?;
+            let trials = kept.tensor.shape().batch / layers;
+            kept.tensor.items(layer * trials..(layer + 1) * trials).ok()
+        };
+        self.groups.iter().find_map(find)
+    }
+
+    /// Steps run or recorded so far; with [`Builder::accumulate_gradients`] those that updated weights.
     pub fn steps(&self) -> u64 {
         self.step
     }
@@ -297,6 +338,23 @@ impl Optimizer {
 }
 
 impl GroupState {
+    /// The name of a stack.
+    fn blocks_name(&self, stack: usize) -> String {
+        let members: Vec<&str> = self.parameters.iter().filter(|p| p.1 == stack).map(|p| p.0.as_str()).collect();
+        super::stack::name(&members)
+    }
+
+    /// Makes `settings` known to the next step.
+    fn publish(&mut self, gpu: bool) -> Result<()> {
+        if gpu {
+            self.upload = Some(self.settings.clone());
+        } else {
+            self.rates.write(&self.settings)?;
+            self.changed = true;
+        }
+        Ok(())
+    }
+
     /// Copies waiting learning rates through the staging belt.
     #[cfg(feature = "gpu")]
     fn stage(&mut self, belt: &mut wgpu::util::StagingBelt, encoder: &mut wgpu::CommandEncoder) -> Result<()> {

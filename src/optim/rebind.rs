@@ -1,7 +1,7 @@
 //! Other gradients and taps for an optimizer that runs.
 
-use super::builder::Draft;
 use super::config::Check;
+use super::draft::Draft;
 use super::group::{Group, Parameter};
 use super::optimizer::Optimizer;
 use super::stack::form_stacks;
@@ -41,7 +41,7 @@ impl Optimizer {
         let mut sources = self.sources.clone();
         for parameter in parameters {
             let name = &parameter.name;
-            let Some(old) = sources.iter_mut().flat_map(|g| &mut g.parameters).find(|p| p.name == *name) else {
+            let Some(old) = sources.groups.iter_mut().flat_map(|g| &mut g.parameters).find(|p| p.name == *name) else {
                 return check.that("rebind", false, format!("no parameter `{name}`"), "names of parameters that it was built with");
             };
             let (a, b) = (&old.weight, &parameter.weight);
@@ -54,11 +54,11 @@ impl Optimizer {
             )?;
             *old = parameter.clone();
         }
-        for (old, new) in self.sources.iter().zip(&sources) {
+        for (old, new) in self.sources.groups.iter().zip(&sources.groups) {
             new.check()?;
             stays_stacked(old, new)?;
         }
-        let mut draft = Draft::new(&self.context, &sources, self.frame_budget)?;
+        let mut draft = Draft::new(&sources)?;
         for (group, state) in draft.groups.iter().zip(&self.groups) {
             draft.bindings.bind(group.rates, &state.rates);
             let values = group.kept.iter().chain(&group.snapshots);

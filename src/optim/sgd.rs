@@ -4,7 +4,7 @@ use super::beats::{Beats, Keep};
 use super::config::{Check, Row, put};
 use super::stack::Stack;
 use crate::error::Result;
-use crate::plan::{Recorder, SgdUpdate, Value, block};
+use crate::plan::{DecayForm, Recorder, SgdUpdate, Value, block};
 
 /// Stochastic gradient descent with momentum, dampening, Nesterov's form and L2 decay: PyTorch's `torch.optim.SGD`, step for step.
 ///
@@ -70,7 +70,7 @@ impl Beats for Sgd {
                 m: *momentum,
                 g_scale: None,
                 nesterov: self.nesterov,
-                decoupled: false,
+                decay: stack.decay(DecayForm::Gradient),
                 block: stack.block,
             })?;
         }

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use super::beats::{Beats, Keep, Kind};
-use super::config::{Accumulation, Check, Row, put};
+use super::config::{Accumulation, Check, Row, WeightDecay, put};
 use super::graft::Graft;
 use super::stack::Stack;
 use crate::error::Result;
 use crate::linalg::{self, InverseRootOptions, Ridge, inverse_root};
 use crate::plan::{
-    Advance, Axpby, Clock, Coef, FactorDamping, Gemm, KronFactor, Recorder, ReduceKind, RootOutcome, SgdUpdate, Value, block,
+    Advance, Axpby, Clock, Coef, DecayForm, FactorDamping, Gemm, KronFactor, Recorder, ReduceKind, RootOutcome, SgdUpdate, Value, block,
 };
 use crate::tensor::Shape;
 
@@ -22,20 +22,11 @@ pub enum EpsilonScale {
     Relative,
 }
 
-/// Where a decay of the weights enters.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum WeightDecay {
-    /// `G <- G + lambda W`, before everything else.
-    L2(f64),
-    /// `P <- P + lambda W`, behind preconditioner and grafting, before momentum.
-    Decoupled(f64),
-}
-
 /// Shampoo (Gupta, Koren, Singer 2018) with grafting: facebookresearch/optimizers' `DistributedShampoo` on one device, step for step.
 ///
 /// With the gradient `G` of a weight `W` `[out, in]`, at step `t = 1, 2, ...`:
 /// ```text
-/// G <- G + lambda W                                     WeightDecay::L2
+/// G <- G + lambda W                                     WeightDecay::L2, in the statistics, too
 /// L <- L + G G^T,  R <- R + G^T G                       Accumulation::Sum, every statistics_every steps
 /// L <- beta2 L + (1 - beta2) G G^T, R likewise          Accumulation::Ema
 /// A = (L / (1 - beta2^t) + epsilon I)^(-1/4)            every precondition_every steps; B from R likewise
@@ -44,7 +35,7 @@ pub enum WeightDecay {
 /// P <- P |D| / (|P| + 1e-16)                            D from Graft, by block; P = D before start_step
 /// P <- P + lambda W                                     WeightDecay::Decoupled
 /// V <- momentum V + P;  P <- V, or P + momentum V       with momentum; nesterov
-/// W <- W - learning_rate P
+/// W <- W - learning_rate P                              WeightDecay::Cautious: W shrinks here, as documented there
 /// ```
 /// `1 - beta2^t` and `1 - beta1^t` are 1 without `bias_correction`. A vector (`[1, n]` or `[n, 1]`) has one matrix, with exponent `-1/2`. A weight with a
 /// side above `block_size` is cut into blocks, each with its own matrices and its own grafted norm. With several layers and `precondition_every > 1` the
@@ -174,8 +165,7 @@ impl Beats for Shampoo {
         check.at_least_one("statistics_every", self.statistics_every)?;
         check.at_least_one("precondition_every", self.precondition_every)?;
         self.graft.validate(&check)?;
-        let (WeightDecay::L2(decay) | WeightDecay::Decoupled(decay)) = self.weight_decay;
-        check.non_negative("weight_decay", decay)?;
+        check.non_negative("weight_decay", self.weight_decay.amount())?;
         check.decay("momentum", self.momentum)?;
         check.that("nesterov", !self.nesterov || self.momentum > 0.0, "true with momentum 0", "true only with momentum > 0")?;
         check.that("block_size", self.block_size >= 1, self.block_size, "at least 1")
@@ -189,10 +179,7 @@ impl Beats for Shampoo {
         // Of a sum the mean is kept, and its weight is the number of terms.
         let decay = if self.accumulation == Accumulation::Ema { self.beta2 } else { 1.0 };
         put(row, block::DECAY, decay);
-        match self.weight_decay {
-            WeightDecay::L2(decay) => put(row, block::L2_DECAY, decay),
-            WeightDecay::Decoupled(decay) => put(row, block::WEIGHT_DECAY, decay),
-        }
+        put(row, block::WEIGHT_DECAY, self.weight_decay.amount());
         put(row, block::MOMENTUM, self.momentum);
         self.graft.fill(row);
     }
@@ -233,9 +220,8 @@ impl Beats for Shampoo {
 
     fn accumulate(&self, r: &mut Recorder, stack: &Stack, state: &State) -> Result<()> {
         r.record(Advance { block: stack.block, clock: Clock::StatisticsBiasCorrected })?;
-        let gradient = self.gradient(r, stack)?;
         for part in &state.parts {
-            let g = part.of(gradient)?;
+            let g = part.of(stack.gradient)?;
             // Statistics would never again be finite after a gradient whose squared norm is not: those are left out.
             let finite = Graft::None.scale(r, g, g)?;
             let gate = Some(r.matmul(finite, stack.column(block::GATE)?)?);
@@ -297,7 +283,7 @@ impl Beats for Shampoo {
 
     fn apply(&self, r: &mut Recorder, stacks: &[(Stack, State)], preconditioned: bool) -> Result<()> {
         for (stack, state) in stacks {
-            let gradient = self.gradient(r, stack)?;
+            let gradient = stack.gradient;
             let filtered = self.filtered(r, stack, state, gradient)?;
             let donor = self.graft.direction(r, stack, gradient, filtered, state.second)?;
             if !preconditioned {
@@ -325,17 +311,6 @@ impl Beats for Shampoo {
 }
 
 impl Shampoo {
-    /// The gradient, with L2 decay.
-    fn gradient(&self, r: &mut Recorder, stack: &Stack) -> Result<Value> {
-        if !matches!(self.weight_decay, WeightDecay::L2(decay) if decay > 0.0) {
-            return Ok(stack.gradient);
-        }
-        let out = r.scratch(format!("{}.decayed_gradient", stack.name), stack.weight.shape())?;
-        let beta = Coef::column(block::L2_DECAY);
-        r.record(Axpby { beta, block: Some(stack.block), ..Axpby::add(stack.gradient, stack.weight, out) })?;
-        Ok(out)
-    }
-
     /// The running average of the gradient.
     fn filtered(&self, r: &mut Recorder, stack: &Stack, state: &State, gradient: Value) -> Result<Value> {
         let Some(filter) = state.filter else { return Ok(gradient) };
@@ -379,7 +354,7 @@ impl Shampoo {
             m: state.momentum.map(of).transpose()?,
             g_scale,
             nesterov: self.nesterov,
-            decoupled: false,
+            decay: stack.decay(DecayForm::Gradient),
             block: stack.block,
         })
     }

@@ -1,10 +1,12 @@
 //! Layers of one shape that share dispatches.
 
+use super::beats::{Keep, Kind};
 use super::group::{Parameter, Taps};
+use super::intake::{Gradient, Intake, Master, external};
 use crate::error::Result;
-use crate::plan::{Axpby, Recorder, Value, block};
+use crate::plan::{Advance, Axpby, Clock, Coef, DecayForm, Recorder, Value, block};
 use crate::prepared::Bindings;
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{ElementType, Shape, Tensor};
 
 /// The plan's view of a stack. Item `layer * trials + trial`: data index outer, trial index inner.
 pub(crate) struct Stack {
@@ -16,8 +18,23 @@ pub(crate) struct Stack {
     pub(crate) gradient: Value,
     pub(crate) taps: Option<TapValues>,
     pub(crate) block: Value,
-    /// The caller's gradient where it lies in the weight's buffer: `begin` copies it to `gradient`.
-    staged: Option<Value>,
+    /// Where the decay enters, if not where the method has it.
+    decay: Option<DecayForm>,
+    /// The gradient's way to `gradient`.
+    pub(crate) intake: Gradient,
+    /// Of weights in f16; `weight` is its f32 side.
+    pub(crate) master: Option<Master>,
+    /// Running average of the weight.
+    average: Option<Value>,
+}
+
+/// How a group wants its stacks.
+#[derive(Clone, Copy)]
+pub(crate) struct Wishes {
+    pub(crate) taps: bool,
+    pub(crate) decay: Option<DecayForm>,
+    pub(crate) intake: Intake,
+    pub(crate) average: bool,
 }
 
 /// The plan's view of a stack's taps, already repeated over the trials that share them.
@@ -38,44 +55,49 @@ impl TapValues {
 
 impl Stack {
     /// Declares and binds weights, gradients, and taps where they are `wanted`.
-    pub(crate) fn declare(r: &mut Recorder, bindings: &mut Bindings, parameters: &[&Parameter], wanted: bool) -> Result<Stack> {
+    pub(crate) fn declare(keep: &mut Keep<'_>, bindings: &mut Bindings, parameters: &[&Parameter], wishes: Wishes) -> Result<Stack> {
         let (first, layers) = (parameters[0], parameters.len());
-        let name = match parameters {
-            [one] => one.name.clone(),
-            [first, .., last] => format!("{}..{}", first.name, last.name),
-            [] => String::new(),
-        };
-        let mut external = |r: &mut Recorder, role: &str, tensor: &Tensor| {
+        let name = name(&parameters.iter().map(|p| p.name.as_str()).collect::<Vec<_>>());
+        let mut bound = |r: &mut Recorder, role: &str, tensor: &Tensor| {
             let all = joined(tensor, layers);
-            let value = r.external(format!("{name}.{role}"), all.shape())?;
+            let value = external(r, format!("{name}.{role}"), all.shape(), tensor.element())?;
             bindings.bind(value, &all);
             Ok::<Value, crate::Error>(value)
         };
-        let weight = external(r, "weight", &first.weight)?;
-        let gradient = external(r, "gradient", &first.gradient)?;
+        let weight = bound(keep.r, "weight", &first.weight)?;
+        let source = bound(keep.r, "gradient", &first.gradient)?;
         let trials = first.weight.shape().batch;
         // Taps with fewer items than trials are shared by neighbouring trials.
         let spread = |value: Value| {
             let stored = value.items() / layers;
             if stored == trials { Ok(value) } else { value.repeat(trials / stored, value.items()) }
         };
-        let taps = match first.taps.as_ref().filter(|_| wanted) {
+        let taps = match first.taps.as_ref().filter(|_| wishes.taps) {
             None => None,
             Some(Taps::Samples { inputs, output_gradients }) => Some(TapValues::Samples {
-                inputs: spread(external(r, "inputs", inputs)?)?,
-                output_gradients: spread(external(r, "output_gradients", output_gradients)?)?,
+                inputs: spread(bound(keep.r, "inputs", inputs)?)?,
+                output_gradients: spread(bound(keep.r, "output_gradients", output_gradients)?)?,
             }),
             Some(Taps::Factors { left, right }) => {
-                Some(TapValues::Factors { left: spread(external(r, "left", left)?)?, right: spread(external(r, "right", right)?)? })
+                Some(TapValues::Factors { left: spread(bound(keep.r, "left", left)?)?, right: spread(bound(keep.r, "right", right)?)? })
             }
         };
-        let (gradient, staged) = if first.weight.shares_buffer(&first.gradient) {
-            (r.scratch(format!("{name}.staged_gradient"), joined(&first.gradient, layers).shape())?, Some(gradient))
-        } else {
-            (gradient, None)
+        let staged = first.weight.shares_buffer(&first.gradient);
+        let intake = Gradient::declare(keep, &name, source, staged, wishes.intake)?;
+        let shape = weight.shape();
+        let master = match weight.element {
+            ElementType::F32 => None,
+            ElementType::F16 => Some(Master { half: weight, value: keep.named(format!("{name}.master"), shape, Kind::Copy)? }),
         };
-        let block = r.state(format!("{name}.block"), Shape::new(layers * trials, 1, block::WIDTH))?;
-        Ok(Stack { name, layers, trials, weight, gradient, taps, block, staged })
+        let average = if wishes.average { Some(keep.named(format!("{name}.average"), shape, Kind::Copy)?) } else { None };
+        let block = keep.r.state(format!("{name}.block"), Shape::new(layers * trials, 1, block::WIDTH))?;
+        let (weight, gradient) = (master.map_or(weight, |m| m.value), intake.value);
+        Ok(Stack { name, layers, trials, weight, gradient, taps, block, decay: wishes.decay, intake, master, average })
+    }
+
+    /// Where the decay enters, for a method that has it at `own`.
+    pub(crate) fn decay(&self, own: DecayForm) -> DecayForm {
+        self.decay.unwrap_or(own)
     }
 
     pub(crate) fn items(&self) -> usize {
@@ -96,11 +118,32 @@ impl Stack {
     }
 
     pub(crate) fn begin(&self, r: &mut Recorder) -> Result<()> {
-        if let Some(staged) = self.staged {
-            r.record(Axpby::copy(staged, self.gradient))?;
+        self.intake.shape(r, self.block, self.weight)?;
+        r.record(Advance { block: self.block, clock: Clock::Step })
+    }
+
+    /// What follows an update: the running average of the weight, and the caller's f16.
+    pub(crate) fn finish(&self, r: &mut Recorder) -> Result<()> {
+        if let Some(average) = self.average {
+            // As w + decay (average - w): a decay of 0 gives w exactly.
+            let change = r.axpby(1.0, average, -1.0, self.weight)?;
+            r.record(Axpby {
+                beta: Coef::column(block::AVERAGE),
+                block: Some(self.block),
+                gate: Some(self.column(block::GATE)?),
+                ..Axpby::add(self.weight, change, average)
+            })?;
         }
-        r.record(crate::plan::CheckFinite { x: self.gradient, flag: self.column(block::FLAG)? })?;
-        r.record(crate::plan::Advance { block: self.block, clock: crate::plan::Clock::Step })
+        self.master.map_or(Ok(()), |master| master.store(r))
+    }
+}
+
+/// The name of a stack of these parameters.
+pub(super) fn name(parameters: &[&str]) -> String {
+    match parameters {
+        [one] => (*one).into(),
+        [first, .., last] => format!("{first}..{last}"),
+        [] => String::new(),
     }
 }
 

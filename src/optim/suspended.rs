@@ -15,7 +15,7 @@ impl Optimizer {
             (format!("{g:09}"), format!("{:?} {units:?}", group.parameters))
         });
         let mut facts: Facts = groups.collect();
-        facts.insert("budget".into(), format!("{:?}", self.frame_budget));
+        facts.insert("budget".into(), format!("{:?}", self.sources.frame_budget));
         checksum(&facts, std::iter::empty())
     }
 

@@ -1,8 +1,8 @@
 //! What each step runs.
 
-use super::optimizer::Optimizer;
+use super::optimizer::{Gathering, Optimizer};
 use super::refresh::{Bucket, Part, Waiting};
-use super::schedule::Beat;
+use super::schedule::{Beat, Schedule};
 use crate::error::Result;
 use crate::prepared::{ALL, Prepared};
 
@@ -46,7 +46,7 @@ impl Optimizer {
         let mut again = Waiting { list: vec![bucket], done: 1 };
         while again.done > 0 && again.done < done {
             let mut parts = Vec::new();
-            again.take(self.frame_budget, |_| &refresh.units[..done], |_, range| parts.extend(refresh.parts(range)));
+            again.take(self.sources.frame_budget, |_| &refresh.units[..done], |_, range| parts.extend(refresh.parts(range)));
             self.prepared.run_parts(parts.into_iter())?;
         }
         Ok(())
@@ -58,6 +58,25 @@ impl Optimizer {
         parts.clear();
         taken.clear();
         waiting.copy(&self.waiting);
+        let Gathering { every, taken: gathered, clip, .. } = self.gathering;
+        let completes = gathered + 1 == every;
+        let whole = |segment: usize| (segment, ALL);
+        for group in &self.groups {
+            let s = &group.segments;
+            if group.changed || group.upload.is_some() {
+                parts.push(whole(s.rates));
+            }
+            parts.extend(s.load.filter(|_| self.load).map(whole));
+            let checks = |schedule: Schedule| schedule.segments(self.step).any(|beat| beat == Beat::CheckTaps);
+            if completes && s.schedule.is_some_and(checks) {
+                parts.push(whole(s.check_taps));
+            }
+            parts.extend(s.gather.map(|[first, more]| whole(if gathered == 0 { first } else { more })));
+        }
+        if !completes {
+            return 0;
+        }
+        parts.extend(clip.map(whole));
         for (g, group) in self.groups.iter().enumerate() {
             for beat in group.segments.schedule.iter().flat_map(|schedule| schedule.segments(self.step)) {
                 if let Beat::Refresh(bucket) = beat {
@@ -67,27 +86,22 @@ impl Optimizer {
         }
         let refresh = |(group, bucket): Bucket| self.groups.get(group).and_then(|g| g.refreshes.get(bucket));
         let flops = waiting.take(
-            self.frame_budget,
+            self.sources.frame_budget,
             |bucket| refresh(bucket).map_or(&[], |r| &r.units),
             |bucket, range| taken.extend(refresh(bucket).into_iter().flat_map(|r| r.parts(range.clone())).map(|part| (bucket.0, part))),
         );
         for (g, group) in self.groups.iter().enumerate() {
             let s = &group.segments;
-            let whole = |segment: usize| (segment, ALL);
-            if group.changed || group.upload.is_some() {
-                parts.push(whole(s.rates));
-            }
             let Some(schedule) = s.schedule else {
                 parts.extend([s.begin, s.apply].map(whole));
                 continue;
             };
             for beat in schedule.segments(self.step) {
                 match beat {
-                    Beat::CheckTaps => parts.push(whole(s.check_taps)),
                     Beat::Begin => parts.push(whole(s.begin)),
                     Beat::Accumulate => parts.push(whole(s.accumulate)),
-                    // What is due now may wait, and what has waited may run now: see below.
-                    Beat::Refresh(_) => {}
+                    // Taps are checked above. A refresh that is due now may wait, and one that has waited may run now: see below.
+                    Beat::CheckTaps | Beat::Refresh(_) => {}
                     Beat::Apply | Beat::ApplyPlain => {
                         parts.extend(taken.iter().filter(|t| t.0 == g).map(|t| t.1.clone()));
                         parts.push(whole(if beat == Beat::Apply { s.apply } else { s.apply_plain }));
@@ -105,7 +119,12 @@ impl Optimizer {
         let outcome = run(&mut self.prepared, &work.parts);
         if outcome.is_ok() {
             self.waiting.copy(&work.waiting);
-            self.step += 1;
+            self.load = false;
+            self.gathering.taken += 1;
+            if self.gathering.taken == self.gathering.every {
+                self.gathering.taken = 0;
+                self.step += 1;
+            }
             self.groups.iter_mut().for_each(|g| g.changed = false);
         }
         self.work = work;

@@ -98,6 +98,7 @@ impl Op {
                 ("ok", op.ok, Write),
                 ("block", op.block, Update),
             ]),
+            Op::NormClip(op) => list.extend([("squares", op.squares, Read), ("out", op.out, Write)]),
             Op::KlClip(op) => list.extend([("dots", op.dots, Read), ("block", op.block, Read), ("out", op.out, Write)]),
             Op::GraftDirection(op) => {
                 list.extend([("g", op.g, Read), ("m", op.m, Read), ("v", op.v, Update), ("out", op.out, Write), ("block", op.block, Read)])
@@ -114,7 +115,9 @@ impl Op {
                 list.push(("w", op.w, Update));
             }
             Op::AdamUpdate(op) => {
-                list.extend([("g", op.g, Read), ("block", op.block, Read), ("m", op.m, Update), ("v", op.v, Update), ("w", op.w, Update)])
+                list.extend([("g", op.g, Read), ("block", op.block, Read), ("m", op.m, Update), ("v", op.v, Update)]);
+                list.extend(op.v_max.map(|v| ("v_max", v, Update)));
+                list.push(("w", op.w, Update));
             }
         }
         list
@@ -144,6 +147,7 @@ impl Op {
             Op::FactorDamping(op) => op.out.items,
             Op::RootOutcome(op) => op.ok.items,
             Op::KlClip(op) => op.out.items,
+            Op::NormClip(op) => op.out.items,
             Op::GraftDirection(op) => op.out.items,
             Op::NormRatio(op) => op.out.items,
         }
@@ -208,6 +212,7 @@ impl Op {
                 vec![("left_mean", 1, 1), ("right_mean", 1, 1), ("block", 1, block::WIDTH), ("out", 1, 2)]
             }
             Op::RootOutcome(_) => vec![("left_ok", 1, 1), ("right_ok", 1, 1), ("ok", 1, 1), ("block", 1, block::WIDTH)],
+            Op::NormClip(_) => vec![("squares", 1, 1), ("out", 1, 1)],
             Op::KlClip(_) => vec![("dots", 1, 1), ("block", 1, block::WIDTH), ("out", 1, 1)],
             Op::GraftDirection(op) => {
                 let (m, n) = (op.out.rows, op.out.cols);
@@ -220,7 +225,7 @@ impl Op {
             }
             Op::AdamUpdate(op) => {
                 let (m, n) = (op.w.rows, op.w.cols);
-                vec![("g", m, n), ("m", m, n), ("v", m, n), ("block", 1, block::WIDTH)]
+                vec![("g", m, n), ("m", m, n), ("v", m, n), ("v_max", m, n), ("block", 1, block::WIDTH)]
             }
         }
     }
@@ -237,7 +242,9 @@ impl Op {
                 return Err((name, format!("[{rows}, {cols}] items"), format!("[{}, {}] items", value.rows, value.cols)));
             }
             let serves = match self {
-                Op::KlClip(_) if name == "dots" => value.items.is_multiple_of(batch) && !value.repeated,
+                Op::KlClip(_) | Op::NormClip(_) if matches!(name, "dots" | "squares") => {
+                    value.items.is_multiple_of(batch) && !value.repeated
+                }
                 _ => value.serves(batch),
             };
             if !serves {
@@ -310,6 +317,7 @@ impl Op {
             Op::Eigh(op) if [Some(op.work), op.spare].into_iter().flatten().any(|v| v.col_stride != 1 || v.row_stride != v.cols) => {
                 Err(("work", "dense row-major items".into(), "a strided view".into()))
             }
+            Op::NormClip(op) if !(op.max > 0.0 && op.max.is_finite()) => Err(("max", "a positive norm".into(), op.max.to_string())),
             Op::SpectrumScale(op) if !(1..=16).contains(&op.exponent) => Err(("exponent", "1 to 16".into(), op.exponent.to_string())),
             Op::IterationControl(op) if !(1..=8).contains(&op.p) => Err(("p", "1 to 8".into(), op.p.to_string())),
             Op::Convert(op) if op.x.element == op.out.element => {

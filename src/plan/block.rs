@@ -12,7 +12,7 @@ macro_rules! columns {
 }
 
 /// Columns of a block row.
-pub const WIDTH: usize = 32;
+pub const WIDTH: usize = 48;
 
 columns! {
     /// Base learning rate.
@@ -53,26 +53,32 @@ columns! {
     KL_CLIP = 17,
     /// L2 decay that enters before everything else (`WEIGHT_DECAY` enters at the tail).
     L2_DECAY = 18,
-    /// Device: steps applied to this item. The device's part starts here.
-    STEP = 20,
+    /// Factor of the gradient as the caller gives it: what a loss scale is undone by. Default 1.
+    GRADIENT_SCALE = 19,
+    /// Decay of the weights' running average.
+    AVERAGE_DECAY = 20,
+    /// Device: steps applied to this item. The device's part starts here; columns before it that have no name are the user's, too.
+    STEP = 32,
     /// Device: learning rate of the current step, refused or not.
-    CURRENT_RATE = 21,
+    CURRENT_RATE = 33,
     /// Device: 1 - beta1^t by its recurrence.
-    WEIGHT1 = 22,
+    WEIGHT1 = 34,
     /// Device: 1 - beta2^t by its recurrence.
-    WEIGHT2 = 23,
+    WEIGHT2 = 35,
     /// Device: 1 where this step applies, 0 where its gradient was refused.
-    GATE = 24,
+    GATE = 36,
     /// Device: raised by `check_finite`, consumed by `advance`.
-    FLAG = 25,
+    FLAG = 37,
     /// Device: gradients refused so far.
-    SKIPPED = 26,
+    SKIPPED = 38,
     /// Device: carried weight of the statistics; 0 until there are any (the identity counts as one).
-    STATISTICS_WEIGHT = 27,
+    STATISTICS_WEIGHT = 39,
     /// Device: effective decay of this accumulation.
-    STATISTICS_DECAY = 28,
+    STATISTICS_DECAY = 40,
     /// Device: multiplier of the damping, x10 at each failed refresh (at most 1e8), divided by 10 (at least 1) at each good one.
-    RIDGE = 29,
+    RIDGE = 41,
     /// Device: failed refreshes so far.
-    FAILED_ROOTS = 30,
+    FAILED_ROOTS = 42,
+    /// Device: effective decay of the weights' running average at this step: 0 at the first.
+    AVERAGE = 43,
 }

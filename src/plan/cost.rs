@@ -61,6 +61,7 @@ impl Op {
             Op::RandomFill(op) => 16 * area(&op.out),
             Op::Advance(_) | Op::FactorDamping(_) | Op::RootOutcome(_) => 8,
             Op::KlClip(op) => (op.dots.items / op.out.items) as u64,
+            Op::NormClip(op) => (op.squares.items / op.out.items) as u64,
             Op::GraftDirection(op) => 8 * area(&op.out),
             Op::NormRatio(_) => 4,
             Op::SgdUpdate(op) => 6 * area(&op.w),

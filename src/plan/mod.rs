@@ -16,8 +16,8 @@ pub(crate) mod wave;
 pub use access::{Access, Operand};
 pub use cost::Cost;
 pub use op::{
-    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, Convert, Distribution, FactorDamping, Gemm, GraftDirection,
-    KlClip, KronFactor, NormRatio, Op, RandomFill, Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,
+    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, Convert, DecayForm, Distribution, FactorDamping, Gemm,
+    GraftDirection, KlClip, KronFactor, NormClip, NormRatio, Op, RandomFill, Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,
 };
 pub use plan::{Plan, Segment};
 pub use recorder::Recorder;

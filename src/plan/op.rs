@@ -291,6 +291,31 @@ pub struct KlClip {
     pub out: Value,
 }
 
+/// `out[t] = min(1, max / sqrt(sum over layers of squares[layer, t]))`, 1 where the sum is 0: what brings the layers' joint norm down to `max`.
+///
+/// `squares` is `[layers * trials, 1, 1]`, layer outer. A sum that is not finite is its own result, for [`CheckFinite`] to find.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormClip {
+    /// Squared norms of the layers.
+    pub squares: Value,
+    /// Largest joint norm, positive.
+    pub max: f32,
+    /// `[trials, 1, 1]`.
+    pub out: Value,
+}
+
+/// How a weight decay `lambda` enters an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DecayForm {
+    /// `g <- g + lambda w`, before momentum and moments.
+    Gradient,
+    /// `w <- (1 - lr lambda) w`, beside the update (Loshchilov, Hutter 2019).
+    Decoupled,
+    /// As [`Decoupled`](Self::Decoupled), only where the update's direction `d` has the weight's sign, `d w >= 0` (Chen and others 2025, "Cautious weight
+    /// decay").
+    Cautious,
+}
+
 /// SGD's fused tail (PyTorch's order): weight decay (L2, or decoupled as in `AdamW`), momentum with dampening, Nesterov, update.
 ///
 /// Reads learning rate, momentum, dampening, decay, step and gate from the block. Items behind a closed gate are left alone.
@@ -306,13 +331,13 @@ pub struct SgdUpdate {
     pub g_scale: Option<Value>,
     /// Look-ahead form.
     pub nesterov: bool,
-    /// `w <- (1 - lr decay) w` instead of `g <- g + decay w`.
-    pub decoupled: bool,
+    /// How the decay enters.
+    pub decay: DecayForm,
     /// The stack's block.
     pub block: Value,
 }
 
-/// Adam's fused tail, L2 or decoupled decay (PyTorch's order).
+/// Adam's fused tail (PyTorch's order).
 ///
 /// Reads learning rate, betas, epsilon, decay, carried weights and gate from the block. Items behind a closed gate are left alone.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -325,8 +350,12 @@ pub struct AdamUpdate {
     pub m: Value,
     /// Second moment, updated in place.
     pub v: Value,
-    /// `AdamW`: `w <- (1 - lr decay) w` instead of `g <- g + decay w`.
-    pub decoupled: bool,
+    /// `AMSGrad`'s running maximum of the second moment, updated in place; divides instead of it.
+    pub v_max: Option<Value>,
+    /// `NAdam`'s look-ahead: `beta1 m_t / (1 - beta1^(t+1)) + (1 - beta1) g / (1 - beta1^t)` for `m_t / (1 - beta1^t)` (optax's form).
+    pub nesterov: bool,
+    /// How the decay enters.
+    pub decay: DecayForm,
     /// The stack's block.
     pub block: Value,
 }
@@ -426,6 +455,8 @@ ops! {
     RootOutcome => "root_outcome",
     /// KFAC's KL clip.
     KlClip => "kl_clip",
+    /// Clip by a joint norm.
+    NormClip => "norm_clip",
     /// Grafted optimizer's direction.
     GraftDirection => "graft_direction",
     /// Ratio of norms.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::access::Access;
 use super::cost::Cost;
-use super::op::Op;
+use super::op::{DecayForm, Op};
 use super::value::{Coef, Role, Value, ValueInfo};
 use crate::tensor::Shape;
 
@@ -136,9 +136,14 @@ impl Op {
             Op::RandomFill(op) => format!(" {:?} stream {}", op.distribution, op.stream),
             Op::Advance(op) => format!(" {:?}", op.clock),
             Op::SgdUpdate(op) => {
-                format!("{}{}", if op.nesterov { " nesterov" } else { "" }, if op.decoupled { " decoupled" } else { "" })
+                format!("{}{}", if op.nesterov { " nesterov" } else { "" }, decay(op.decay))
             }
-            Op::AdamUpdate(op) => if op.decoupled { " decoupled" } else { "" }.into(),
+            Op::AdamUpdate(op) => format!(
+                "{}{}{}",
+                decay(op.decay),
+                if op.nesterov { " nesterov" } else { "" },
+                if op.v_max.is_some() { " amsgrad" } else { "" }
+            ),
             Op::Convert(op) => format!(" to {}", op.out.element),
             Op::Eigh(op) => format!(" {:?}", op.order),
             Op::SpectrumScale(op) => format!(" shift {} exponent -1/{}", op.shift, op.exponent),
@@ -149,6 +154,7 @@ impl Op {
             Op::GraftDirection(op) => if op.corrected { " corrected" } else { "" }.into(),
             Op::ColumnMean(_) | Op::CheckFinite(_) | Op::OperatorNorm(_) | Op::FactorDamping(_) => String::new(),
             Op::RootOutcome(_) | Op::KlClip(_) | Op::NormRatio(_) => String::new(),
+            Op::NormClip(op) => format!(" max {}", op.max),
         }
     }
 }
@@ -158,4 +164,12 @@ fn factors(alpha: Coef, beta: Option<Coef>, gamma: Coef) -> String {
     let one = Coef::Const(1.0);
     let shown = [("alpha", Some(alpha), one), ("beta", beta, one), ("gamma", Some(gamma), Coef::Const(0.0))];
     shown.into_iter().filter_map(|(name, value, neutral)| value.filter(|v| *v != neutral).map(|v| format!(" {name} {v}"))).collect()
+}
+
+fn decay(form: DecayForm) -> &'static str {
+    match form {
+        DecayForm::Gradient => "",
+        DecayForm::Decoupled => " decoupled",
+        DecayForm::Cautious => " cautious",
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::op::{
     AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, ColumnMean, Convert, FactorDamping, Gemm, GraftDirection, KlClip, KronFactor,
-    NormRatio, Op, RandomFill, Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,
+    NormClip, NormRatio, Op, RandomFill, Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,
 };
 use super::plan::{Plan, Segment};
 use super::spectral_op::{EIGH_SINGLE_MAX, Eigh, IterationControl, OperatorNorm, Order, Quotient, SpectrumScale};
@@ -279,5 +279,5 @@ impl Recorder {
 #[allow(dead_code, reason = "a compile-time list: every operation is either a shorthand above or one of these")]
 type RecordedDirectly = (
     (AdamUpdate, Advance, CheckFinite, Convert, FactorDamping, GraftDirection, IterationControl),
-    (KlClip, NormRatio, RandomFill, RootOutcome, SgdUpdate, SpectrumScale),
+    (KlClip, NormClip, NormRatio, RandomFill, RootOutcome, SgdUpdate, SpectrumScale),
 );

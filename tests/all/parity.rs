@@ -2,7 +2,7 @@
 
 use layerwise::linalg::{orthonormalise, spd_inverse};
 use layerwise::plan::{
-    Access, Advance, CheckFinite, Clock, ColumnMean, Distribution, Gemm, KronFactor, RandomFill, ReduceKind, SgdUpdate, block,
+    Access, Advance, CheckFinite, Clock, ColumnMean, DecayForm, Distribution, Gemm, KronFactor, RandomFill, ReduceKind, SgdUpdate, block,
 };
 use layerwise::{Bindings, Coef, Context, Plan, Prepared, Recorder, Shape, Value};
 use libtest_mimic::Failed;
@@ -86,8 +86,8 @@ fn model() -> layerwise::Result<Model> {
     r.record(KronFactor { decay, block: Some(hyper), gate: Some(gate), ..KronFactor::new(x, statistics) })?;
     let (inverse, _) = spd_inverse(&mut r, statistics, Coef::column(block::DAMPING), Some(hyper))?;
     let direction = r.matmul(gg, inverse)?;
-    r.record(SgdUpdate { w: g, g: direction, m: None, g_scale: None, nesterov: false, decoupled: false, block: hyper })?;
-    r.record(SgdUpdate { w: f, g: gf, m: Some(momentum), g_scale: None, nesterov: true, decoupled: true, block: hyper })?;
+    r.record(SgdUpdate { w: g, g: direction, m: None, g_scale: None, nesterov: false, decay: DecayForm::Gradient, block: hyper })?;
+    r.record(SgdUpdate { w: f, g: gf, m: Some(momentum), g_scale: None, nesterov: true, decay: DecayForm::Cautious, block: hyper })?;
     let (q, _) = orthonormalise(&mut r, g)?;
     r.operator_norm(q)?;
     r.reduce(ReduceKind::SumSq, 0.5, residual)?;

@@ -1,9 +1,9 @@
 //! Plans without a device: what recording refuses, how a plan prints, what it costs, how views repeat.
 
 use layerwise::plan::{
-    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, Convert, Distribution, EIGH_SINGLE_MAX, Eigh, FactorDamping,
-    Gemm, GraftDirection, IterationControl, KlClip, KronFactor, NormRatio, OPERATOR_NORM_MAX, Op, OperatorNorm, Order, Quotient,
-    RandomFill, Reduce, ReduceKind, Role, RootOutcome, SgdUpdate, SolveTriangular, SpectrumScale, Stage, block, control,
+    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, Convert, DecayForm, Distribution, EIGH_SINGLE_MAX, Eigh,
+    FactorDamping, Gemm, GraftDirection, IterationControl, KlClip, KronFactor, NormClip, NormRatio, OPERATOR_NORM_MAX, Op, OperatorNorm,
+    Order, Quotient, RandomFill, Reduce, ReduceKind, Role, RootOutcome, SgdUpdate, SolveTriangular, SpectrumScale, Stage, block, control,
 };
 use layerwise::{Coef, ElementType, Error, Plan, Recorder, Shape, Value};
 
@@ -129,6 +129,8 @@ const REFUSED: &[(&str, Attempt)] = &[
     ("out", |s| FactorDamping { left_mean: None, right_mean: None, block: s.v(1, 1, block::WIDTH), out: s.v(1, 1, 1) }.into()),
     ("left_ok", |s| RootOutcome { left_ok: s.v(2, 1, 1), right_ok: s.v(3, 1, 1), ok: s.v(3, 1, 1), block: s.v(3, 1, block::WIDTH) }.into()),
     ("dots", |s| KlClip { dots: s.v(5, 1, 1), block: s.v(2, 1, block::WIDTH), out: s.v(2, 1, 1) }.into()),
+    ("squares", |s| NormClip { squares: s.v(5, 1, 1), max: 1.0, out: s.v(2, 1, 1) }.into()),
+    ("a positive norm", |s| NormClip { squares: s.v(4, 1, 1), max: 0.0, out: s.v(2, 1, 1) }.into()),
     ("v", |s| graft(s, [4, 4, 3])),
     ("m", |s| graft(s, [3, 4, 4])),
     ("donor", |s| NormRatio { donor: Some(s.v(2, 1, 2)), own: s.v(2, 1, 1), out: s.v(2, 1, 1) }.into()),
@@ -141,7 +143,17 @@ const REFUSED: &[(&str, Attempt)] = &[
     }),
     ("v", |s| {
         let moment = s.v(2, 3, 4);
-        AdamUpdate { w: s.v(2, 3, 4), g: s.v(2, 3, 4), m: moment, v: s.v(2, 4, 4), decoupled: false, block: s.v(2, 1, block::WIDTH) }.into()
+        AdamUpdate {
+            w: s.v(2, 3, 4),
+            g: s.v(2, 3, 4),
+            m: moment,
+            v: s.v(2, 4, 4),
+            v_max: None,
+            nesterov: false,
+            decay: DecayForm::Gradient,
+            block: s.v(2, 1, block::WIDTH),
+        }
+        .into()
     }),
 ];
 
@@ -166,7 +178,7 @@ fn random(out: Value, keys: Value, step: Value) -> Op {
 }
 
 fn sgd(w: Value, g: Value, m: Option<Value>, block: Value) -> Op {
-    SgdUpdate { w, g, m, g_scale: None, nesterov: false, decoupled: false, block }.into()
+    SgdUpdate { w, g, m, g_scale: None, nesterov: false, decay: DecayForm::Gradient, block }.into()
 }
 
 /// Orders of the matrix, of its vectors and of its values; no spare scratch.

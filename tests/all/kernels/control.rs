@@ -2,7 +2,7 @@
 
 use layerwise::Context;
 use layerwise::plan::block::{self, WIDTH};
-use layerwise::plan::{Advance, Clock, FactorDamping, KlClip, NormRatio, RootOutcome};
+use layerwise::plan::{Advance, Clock, FactorDamping, KlClip, NormClip, NormRatio, RootOutcome};
 
 use super::Row;
 use super::stage::{Layout, Stage, about};
@@ -20,6 +20,7 @@ pub(super) const ROWS: &[Row] = &[
     ("root_outcome", "ridge_and_count", outcomes),
     ("kl_clip", "factors", clips),
     ("kl_clip", "many_items", many_clips),
+    ("norm_clip", "factors", norm_clips),
     ("norm_ratio", "grafted", |context| ratios(context, true)),
     ("norm_ratio", "own", |context| ratios(context, false)),
 ];
@@ -71,6 +72,7 @@ fn step(row: &Mat) -> Mat {
     }
     let t = get(block::STEP) + 1.0;
     *at(&mut new, block::GATE) = 1.0;
+    *at(&mut new, block::AVERAGE) = if t == 1.0 { 0.0 } else { get(block::AVERAGE_DECAY) };
     *at(&mut new, block::STEP) = t;
     // From weight 0: the closed form, not the recurrence under test.
     *at(&mut new, block::WEIGHT1) = 1.0 - get(block::BETA1).powf(t);
@@ -258,6 +260,38 @@ fn clips(context: &Context) -> Outcome {
 
 fn many_clips(context: &Context) -> Outcome {
     clip(context, &vec![(0.5, 1e-3); 70_000], |layer, trial| 1.0 + layer as f64 + (trial % 5) as f64, 2)
+}
+
+/// Above, at and below the norm, zero, and sums that are not finite, which stay.
+fn norm_clips(context: &Context) -> Outcome {
+    for layers in [1, 2, 3, 17] {
+        let square = |layer: usize, trial: usize| match trial {
+            0 => 0.0,
+            1 => 1e-3,
+            2 if layer == 0 => f64::NAN,
+            3 if layer == 0 => f64::INFINITY,
+            4 => 1e37,
+            _ => (1 + layer) as f64 * 2f64.powi(i32::try_from(trial % 60).unwrap_or(0) - 20),
+        };
+        let trials = 300;
+        let squares: Vec<f64> = (0..layers * trials).map(|i| square(i / trials, i % trials)).collect();
+        let mut s = Stage::new(context, 1);
+        let operand = s.scalars("squares", &squares)?;
+        let out = s.output("out", [trials, 1, 1], Layout::Dense)?;
+        s.recorder.record(NormClip { squares: operand.view, max: 2.5, out: out.view })?;
+        let factor = |trial: usize| {
+            let sum: f64 = (0..layers).map(|layer| square(layer, trial)).sum();
+            if sum == 0.0 {
+                1.0
+            } else if sum.is_finite() {
+                (2.5 / sum.sqrt()).min(1.0)
+            } else {
+                sum
+            }
+        };
+        about(s.run(1)?.expect(&out, &(0..trials).map(factor).map(scalar).collect::<Vec<_>>(), Tol::roundings(16)), layers)?;
+    }
+    Ok(())
 }
 
 /// Also of zero norms (0, not NaN) and of squares that overflowed (0, a refusal).

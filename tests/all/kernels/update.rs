@@ -2,7 +2,7 @@
 
 use layerwise::Context;
 use layerwise::plan::block;
-use layerwise::plan::{AdamUpdate, Advance, Clock, GraftDirection, SgdUpdate};
+use layerwise::plan::{AdamUpdate, Advance, Clock, DecayForm, GraftDirection, SgdUpdate};
 
 use super::control::row;
 use super::stage::{Layout, Stage, about};
@@ -12,24 +12,47 @@ use crate::compare::Tol;
 use crate::oracle::{Mat, random};
 
 pub(super) const ROWS: &[Row] = &[
-    ("sgd_update", "plain", |context| sgd_forms(context, Form { momentum: false, nesterov: false, scaled: false, decoupled: false })),
-    ("sgd_update", "momentum", |context| sgd_forms(context, Form { momentum: true, nesterov: false, scaled: false, decoupled: false })),
-    ("sgd_update", "nesterov", |context| sgd_forms(context, Form { momentum: true, nesterov: true, scaled: false, decoupled: false })),
-    ("sgd_update", "scaled", |context| sgd_forms(context, Form { momentum: true, nesterov: false, scaled: true, decoupled: false })),
-    ("sgd_update", "decoupled", |context| sgd_forms(context, Form { momentum: false, nesterov: false, scaled: true, decoupled: true })),
+    ("sgd_update", "plain", |context| {
+        sgd_forms(context, Form { momentum: false, nesterov: false, scaled: false, decay: DecayForm::Gradient })
+    }),
+    ("sgd_update", "momentum", |context| {
+        sgd_forms(context, Form { momentum: true, nesterov: false, scaled: false, decay: DecayForm::Gradient })
+    }),
+    ("sgd_update", "nesterov", |context| {
+        sgd_forms(context, Form { momentum: true, nesterov: true, scaled: false, decay: DecayForm::Gradient })
+    }),
+    ("sgd_update", "scaled", |context| {
+        sgd_forms(context, Form { momentum: true, nesterov: false, scaled: true, decay: DecayForm::Gradient })
+    }),
+    ("sgd_update", "decoupled", |context| {
+        sgd_forms(context, Form { momentum: false, nesterov: false, scaled: true, decay: DecayForm::Decoupled })
+    }),
+    ("sgd_update", "cautious", |context| {
+        sgd_forms(context, Form { momentum: true, nesterov: true, scaled: true, decay: DecayForm::Cautious })
+    }),
     ("sgd_update", "decoupled_nesterov", |context| {
-        sgd_forms(context, Form { momentum: true, nesterov: true, scaled: true, decoupled: true })
+        sgd_forms(context, Form { momentum: true, nesterov: true, scaled: true, decay: DecayForm::Decoupled })
     }),
     ("sgd_update", "views", sgd_views),
     ("sgd_update", "gate", sgd_gate),
     ("sgd_update", "zero_scale_refuses", zero_scale),
-    ("adam_update", "coupled", |context| adam_forms(context, false)),
-    ("adam_update", "decoupled", |context| adam_forms(context, true)),
+    ("adam_update", "coupled", |context| adam_forms(context, ADAM)),
+    ("adam_update", "amsgrad", |context| adam_forms(context, AdamForm { amsgrad: true, ..ADAM })),
+    ("adam_update", "nesterov", |context| adam_forms(context, AdamForm { nesterov: true, ..ADAM })),
+    ("adam_update", "cautious", |context| adam_forms(context, AdamForm { decay: DecayForm::Cautious, nesterov: true, amsgrad: true })),
+    ("adam_update", "decoupled", |context| adam_forms(context, DECOUPLED)),
     ("adam_update", "views", |context| {
-        adam(context, 6, (7, 67), [Layout::InsideTransposed, Layout::Inside, Layout::Transposed], true, &[])
+        adam(
+            context,
+            6,
+            (7, 67),
+            [Layout::InsideTransposed, Layout::Inside, Layout::Transposed],
+            AdamForm { amsgrad: true, ..DECOUPLED },
+            &[],
+        )
     }),
-    ("adam_update", "long", |context| adam(context, 1, (130, 257), [Layout::Dense; 3], true, &[])),
-    ("adam_update", "gate", |context| adam(context, 4, (5, 31), [Layout::Dense; 3], false, &[1, 2])),
+    ("adam_update", "long", |context| adam(context, 1, (130, 257), [Layout::Dense; 3], DECOUPLED, &[])),
+    ("adam_update", "gate", |context| adam(context, 4, (5, 31), [Layout::Dense; 3], AdamForm { amsgrad: true, ..ADAM }, &[1, 2])),
     ("graft_direction", "plain", |context| graft_forms(context, false)),
     ("graft_direction", "corrected", |context| graft_forms(context, true)),
     ("graft_direction", "views", |context| {
@@ -41,11 +64,21 @@ pub(super) const ROWS: &[Row] = &[
 const STEPS: usize = 4;
 
 #[derive(Clone, Copy, Debug)]
+struct AdamForm {
+    decay: DecayForm,
+    amsgrad: bool,
+    nesterov: bool,
+}
+
+const ADAM: AdamForm = AdamForm { decay: DecayForm::Gradient, amsgrad: false, nesterov: false };
+const DECOUPLED: AdamForm = AdamForm { decay: DecayForm::Decoupled, ..ADAM };
+
+#[derive(Clone, Copy, Debug)]
 struct Form {
     momentum: bool,
     nesterov: bool,
     scaled: bool,
-    decoupled: bool,
+    decay: DecayForm,
 }
 
 fn stored(x: f32) -> f64 {
@@ -83,6 +116,16 @@ fn taken(item: usize, refused: &[usize]) -> usize {
     STEPS - usize::from(refused.contains(&item))
 }
 
+/// Weights after a decay beside an update along `direction`.
+fn shrunk(w: &Mat, direction: &Mat, shrink: f64, decay: DecayForm) -> Mat {
+    let factor = |w: f64, d: f64| match decay {
+        DecayForm::Gradient => 1.0,
+        DecayForm::Cautious if w * d < 0.0 => 1.0,
+        _ => 1.0 - shrink,
+    };
+    Mat { data: w.data.iter().zip(&direction.data).map(|(&w, &d)| factor(w, d) * w).collect(), ..w.clone() }
+}
+
 fn sgd(context: &Context, items: usize, (m, n): (usize, usize), form: Form, layouts: [Layout; 3], refused: &[usize]) -> Outcome {
     let mut s = Stage::new(context, n);
     let weights: Vec<Mat> = (0..items).map(|i| random(90 + i as u64, m, n)).collect();
@@ -100,7 +143,7 @@ fn sgd(context: &Context, items: usize, (m, n): (usize, usize), form: Form, layo
         m: form.momentum.then_some(buffer.view),
         g_scale: form.scaled.then_some(g_scale.view),
         nesterov: form.nesterov,
-        decoupled: form.decoupled,
+        decay: form.decay,
         block: block.view,
     })?;
     let want: Vec<(Mat, Mat)> = (0..items)
@@ -110,9 +153,7 @@ fn sgd(context: &Context, items: usize, (m, n): (usize, usize), form: Form, layo
             let (mut w, mut b) = (w.items[i].clone(), Mat::zeros(m, n));
             for t in 0..taken(i, refused) {
                 let mut g = g.items[i].map(|g| if form.scaled { scales[i] * g } else { g });
-                if form.decoupled {
-                    w = w.map(|w| (1.0 - rate * get(block::WEIGHT_DECAY)) * w);
-                } else {
+                if form.decay == DecayForm::Gradient {
                     g = g.plus(get(block::WEIGHT_DECAY), &w);
                 }
                 b = if t == 0 { g.clone() } else { b.map(|b| momentum * b).plus(1.0 - get(block::DAMPENING), &g) };
@@ -121,7 +162,7 @@ fn sgd(context: &Context, items: usize, (m, n): (usize, usize), form: Form, layo
                     (true, false) => b.clone(),
                     (true, true) => g.plus(momentum, &b),
                 };
-                w = w.plus(-rate, &direction);
+                w = shrunk(&w, &direction, rate * get(block::WEIGHT_DECAY), form.decay).plus(-rate, &direction);
             }
             (w, b)
         })
@@ -142,18 +183,18 @@ fn sgd_forms(context: &Context, form: Form) -> Outcome {
 
 fn sgd_views(context: &Context) -> Outcome {
     use Layout::{Dense, Inside, InsideTransposed, Transposed};
-    let form = Form { momentum: true, nesterov: true, scaled: true, decoupled: false };
+    let form = Form { momentum: true, nesterov: true, scaled: true, decay: DecayForm::Gradient };
     for layouts in [[Inside, Transposed, Dense], [Transposed, Inside, InsideTransposed], [InsideTransposed, Dense, Inside]] {
         sgd(context, 6, (31, 65), form, layouts, &[])?;
     }
     sgd(context, 6, (31, 65), form, [Transposed; 3], &[])?;
     // Longer than what one thread takes at once.
     sgd(context, 1, (130, 257), form, [Dense; 3], &[])?;
-    sgd(context, 1, (130, 257), Form { momentum: false, nesterov: false, scaled: false, decoupled: false }, [Dense; 3], &[])
+    sgd(context, 1, (130, 257), Form { momentum: false, nesterov: false, scaled: false, decay: DecayForm::Gradient }, [Dense; 3], &[])
 }
 
 fn sgd_gate(context: &Context) -> Outcome {
-    let form = Form { momentum: true, nesterov: false, scaled: false, decoupled: false };
+    let form = Form { momentum: true, nesterov: false, scaled: false, decay: DecayForm::Gradient };
     sgd(context, 5, (7, 9), form, [Layout::Dense; 3], &[0, 3])
 }
 
@@ -171,7 +212,7 @@ fn zero_scale(context: &Context) -> Outcome {
         m: None,
         g_scale: Some(scale.view),
         nesterov: false,
-        decoupled: false,
+        decay: DecayForm::Gradient,
         block: block.view,
     })?;
     let kept = |i: usize| {
@@ -182,7 +223,7 @@ fn zero_scale(context: &Context) -> Outcome {
     s.run(1)?.expect(&w, &want, Tol::roundings(4))
 }
 
-fn adam(context: &Context, items: usize, (m, n): (usize, usize), layouts: [Layout; 3], decoupled: bool, refused: &[usize]) -> Outcome {
+fn adam(context: &Context, items: usize, (m, n): (usize, usize), layouts: [Layout; 3], form: AdamForm, refused: &[usize]) -> Outcome {
     let mut s = Stage::new(context, n);
     let weights: Vec<Mat> = (0..items).map(|i| random(70 + i as u64, m, n)).collect();
     let zeros = vec![Mat::zeros(m, n); items];
@@ -190,45 +231,62 @@ fn adam(context: &Context, items: usize, (m, n): (usize, usize), layouts: [Layou
     let g = s.operand("g", [items, m, n], layouts[1])?;
     let first = s.updated("m", &zeros, layouts[2])?;
     let second = s.updated("v", &zeros, layouts[1])?;
+    let largest = s.updated("v_max", &zeros, layouts[0])?;
     let block = s.updated("block", &rows(items, refused), Layout::Dense)?;
     s.recorder.record(Advance { block: block.view, clock: Clock::Step })?;
-    s.recorder.record(AdamUpdate { w: w.view, g: g.view, m: first.view, v: second.view, decoupled, block: block.view })?;
-    let mut want = [vec![], vec![], vec![]];
+    s.recorder.record(AdamUpdate {
+        w: w.view,
+        g: g.view,
+        m: first.view,
+        v: second.view,
+        v_max: form.amsgrad.then_some(largest.view),
+        nesterov: form.nesterov,
+        decay: form.decay,
+        block: block.view,
+    })?;
+    let mut want = [vec![], vec![], vec![], vec![]];
     for (i, zero) in zeros.iter().enumerate() {
         let get = |column: u32| block.items[i].data[column as usize];
         let (rate, decay, epsilon) = (get(block::LEARNING_RATE), get(block::WEIGHT_DECAY), get(block::EPSILON));
         let (beta1, beta2) = (get(block::BETA1), get(block::BETA2));
-        let (mut w, mut m, mut v) = (w.items[i].clone(), zero.clone(), zero.clone());
+        let (mut w, mut m, mut v, mut x) = (w.items[i].clone(), zero.clone(), zero.clone(), zero.clone());
         for t in 1..=taken(i, refused) {
             let mut gradient = g.items[i].clone();
-            if decoupled {
-                w = w.map(|w| (1.0 - rate * decay) * w);
-            } else {
+            if form.decay == DecayForm::Gradient {
                 gradient = gradient.plus(decay, &w);
             }
             m = m.map(|m| beta1 * m).plus(1.0 - beta1, &gradient);
             v = v.map(|v| beta2 * v).plus(1.0 - beta2, &gradient.map(|g| g * g));
             let power = f64::from(u32::try_from(t)?);
             let (c1, c2) = (1.0 - beta1.powf(power), 1.0 - beta2.powf(power));
-            let direction =
-                Mat { data: m.data.iter().zip(&v.data).map(|(m, v)| m / c1 / ((v / c2).sqrt() + epsilon)).collect(), ..w.clone() };
-            w = w.plus(-rate, &direction);
+            if form.amsgrad {
+                x.data.iter_mut().zip(&v.data).for_each(|(x, &v)| *x = x.max(v));
+            }
+            let divisor = if form.amsgrad { &x } else { &v };
+            let numerator = if form.nesterov {
+                m.map(|m| beta1 * m / (1.0 - beta1.powf(power + 1.0))).plus((1.0 - beta1) / c1, &gradient)
+            } else {
+                m.map(|m| m / c1)
+            };
+            let quotients = numerator.data.iter().zip(&divisor.data).map(|(n, v)| n / ((v / c2).sqrt() + epsilon));
+            let direction = Mat { data: quotients.collect(), ..w.clone() };
+            w = shrunk(&w, &direction, rate * decay, form.decay).plus(-rate, &direction);
         }
-        for (list, result) in want.iter_mut().zip([w, m, v]) {
+        for (list, result) in want.iter_mut().zip([w, m, v, x]) {
             list.push(result);
         }
     }
     let done = s.run(STEPS)?;
     // About a dozen roundings a step; a device may divide and take roots with errors of a few units in the last place.
     let tol = Tol::roundings(20 * STEPS);
-    for ((operand, want), name) in [w, first, second].iter().zip(&want).zip(["w", "m", "v"]) {
-        about(done.expect_to_largest(operand, want, tol), (items, m, n, layouts, decoupled, name))?;
+    for ((operand, want), name) in [w, first, second, largest].iter().zip(&want).zip(["w", "m", "v", "v_max"]) {
+        about(done.expect_to_largest(operand, want, tol), (items, m, n, layouts, form, name))?;
     }
     Ok(())
 }
 
-fn adam_forms(context: &Context, decoupled: bool) -> Outcome {
-    SHAPES.iter().enumerate().try_for_each(|(i, &shape)| adam(context, batch(i), shape, [Layout::Dense; 3], decoupled, &[]))
+fn adam_forms(context: &Context, form: AdamForm) -> Outcome {
+    SHAPES.iter().enumerate().try_for_each(|(i, &shape)| adam(context, batch(i), shape, [Layout::Dense; 3], form, &[]))
 }
 
 fn graft(context: &Context, items: usize, (m, n): (usize, usize), layouts: [Layout; 3], corrected: bool, refused: &[usize]) -> Outcome {

@@ -143,7 +143,7 @@ fn layout(ctx: &Context) -> Outcome {
     let shapes: Vec<(&str, &[usize])> =
         tensors.iter().map(|t| (t.0.as_str(), t.1.as_slice())).filter(|t| t.0.starts_with("layer.1.")).collect();
     let wanted: [(&str, &[usize]); 6] = [
-        ("layer.1.block", &[2, 1, 32]),
+        ("layer.1.block", &[2, 1, 48]),
         ("layer.1.left_inverse", &[2, 3, 3]),
         ("layer.1.left_statistics", &[2, 3, 3]),
         ("layer.1.momentum", &[2, 3, 5]),
@@ -203,7 +203,7 @@ fn everything_that_differs(ctx: &Context) -> Outcome {
         "parameter `layer.1` was stepped by AdamW, not Sgd",
         "parameter `layer.2` is missing",
         "parameter `x` is not one of this optimizer's",
-        "`layer.0.block` has shape [1, 1, 32], expected [2, 1, 32]",
+        "`layer.0.block` has shape [1, 1, 48], expected [2, 1, 48]",
         "`layer.0.momentum` has shape [1, 3, 5], expected [2, 3, 5]",
     ];
     ensure(found == wanted, || format!("{found:#?}"))?;
@@ -251,7 +251,9 @@ fn forgeries(ctx: &Context) -> Outcome {
             |_, _, x| x,
         )
     };
-    let step = |to: f32| forged(&good, |_, _| {}, move |name, i, x| if name == "w.block" && i == 20 { to } else { x });
+    let step = |to: f32| {
+        forged(&good, |_, _| {}, move |name, i, x| if name == "w.block" && i == layerwise::plan::block::STEP as usize { to } else { x })
+    };
     let cases = [
         (fact("version", "2")?, "`version` is `2`, this release reads `1`"),
         (fact("format", "pt")?, "`format` is `pt`"),

@@ -6,6 +6,7 @@ mod cadence;
 mod checkpoint;
 mod config;
 mod embed;
+mod gradients;
 mod kfac;
 mod laws;
 mod muon;
@@ -25,6 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
         kfac::cases(),
         shampoo::cases(),
         muon::cases(),
+        gradients::cases(),
         cadence::cases(),
         embed::cases(),
     ];

@@ -83,6 +83,8 @@ pub(crate) fn methods() -> Vec<Method> {
         Sgd { nesterov: true, dampening: 0.0, ..sgd }.into(),
         Adam { learning_rate: 0.01, weight_decay: 0.02, ..Adam::default() }.into(),
         AdamW { learning_rate: 0.01, ..AdamW::default() }.into(),
+        Adam { learning_rate: 0.01, weight_decay: 0.02, amsgrad: true, ..Adam::default() }.into(),
+        AdamW { learning_rate: 0.01, nesterov: true, ..AdamW::default() }.into(),
         kfac.into(),
         Shampoo { learning_rate: 0.1, momentum: 0.5, nesterov: true, weight_decay: WeightDecay::Decoupled(0.02), ..Shampoo::default() }
             .into(),
