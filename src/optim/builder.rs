@@ -70,6 +70,7 @@ impl Builder {
     /// Work is divided at dispatches on a GPU, so that the many of one large factorization may be spread, and at operations on the CPU path; the two devices
     /// therefore finish at different steps. Flops are those of [`Cost`](crate::plan::Cost), a GPU's eigendecompositions by their rounds. What can't
     /// be divided (a dispatch, a snapshot, a last piece) and is above the budget is the only refresh work of its step; `log::warn` tells at build time.
+    /// Calls that only take a gradient in ([`accumulate_gradients`](Self::accumulate_gradients)) add none.
     /// [`Optimizer::next_refresh_flops`] tells what the next step adds. Memory: a copy of the inputs, counted among the statistics.
     ///
     /// A host that drops a recorded step instead of submitting it has to call [`Optimizer::restart_refresh`], for the dropped piece is missing.
@@ -128,7 +129,7 @@ impl Builder {
         let check = Check("Optimizer");
         check.at_least_one("accumulate_gradients", self.gather)?;
         check.that("accumulate_gradients", self.gather <= 1 << 24, self.gather, "at most 2^24")?;
-        self.loss_scale.map_or(Ok(()), |scale| check_loss_scale(scale))?;
+        self.loss_scale.map_or(Ok(()), check_loss_scale)?;
         let Some(max) = self.clip else { return Ok(()) };
         check.positive("clip_global_norm", max)?;
         let same = trials.iter().all(|&t| t == trials[0]);

@@ -300,7 +300,7 @@ fn state_size(ctx: &Context) -> Outcome {
         ensure(planned == bytes, || format!("{method:?}: planned {planned:?}, built {bytes:?}"))?;
         let want = match method {
             Method::Sgd(m) => (if m.momentum > 0.0 { weight } else { 0 }, 0, 0),
-            Method::Adam(_) | Method::AdamW(_) => (2 * weight, 0, 0),
+            Method::Adam(Adam { amsgrad, .. }) | Method::AdamW(AdamW { amsgrad, .. }) => ((2 + u64::from(amsgrad)) * weight, 0, 0),
             Method::Kfac(_) => (weight, factors, factors),
             Method::Shampoo(m) => {
                 let second = matches!(m.graft, Graft::Adagrad { .. } | Graft::RmsProp { .. } | Graft::Adam { .. });
