@@ -175,6 +175,15 @@ impl Context {
         Prepared::new(self, plan, bindings)
     }
 
+    /// Flops of what operations can be divided into: dispatches on a GPU, themselves on the CPU path.
+    pub(crate) fn units(&self, ops: &[crate::plan::Op]) -> Vec<u64> {
+        match &self.inner {
+            Inner::Cpu(_) => crate::cpu::engine::units(ops),
+            #[cfg(feature = "gpu")]
+            Inner::Gpu(device) => crate::gpu::units(ops, &device.facts),
+        }
+    }
+
     /// Blocks until everything submitted so far is done. Returns at once on the CPU path.
     ///
     /// # Errors

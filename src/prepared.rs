@@ -1,11 +1,15 @@
 //! Plans with memory.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::context::{Context, Inner};
 use crate::error::{Error, Result};
-use crate::plan::{Access, Plan, Role, Value};
+use crate::plan::{Access, Plan, Role, Value, ValueInfo};
 use crate::tensor::Tensor;
+
+/// All parts of a segment.
+pub(crate) const ALL: Range<usize> = 0..usize::MAX;
 
 /// Which tensor stands behind which plan value.
 #[derive(Clone, Debug, Default)]
@@ -43,11 +47,23 @@ enum Engine {
 
 impl Prepared {
     pub(crate) fn new(context: &Context, plan: &Plan, bindings: &Bindings) -> Result<Self> {
+        Prepared::reusing(context, plan, bindings, &[], &[])
+    }
+
+    /// Another plan like this one, with this one's scratch wherever it has the same name and shape.
+    pub(crate) fn again(&self, plan: &Plan, bindings: &Bindings) -> Result<Self> {
+        Prepared::reusing(&self.context, plan, bindings, &self.plan().values, &self.tensors)
+    }
+
+    fn reusing(context: &Context, plan: &Plan, bindings: &Bindings, infos: &[ValueInfo], scratch: &[Tensor]) -> Result<Self> {
         let mut tensors = Vec::with_capacity(plan.values.len());
         for (id, info) in (0u32..).zip(&plan.values) {
             let bound = bindings.tensors.get(&id);
             let tensor = match (info.role, bound) {
-                (Role::Scratch, None) => context.zeros_of(info.shape, info.element)?,
+                (Role::Scratch, None) => match infos.get(id as usize).filter(|old| *old == info).and(scratch.get(id as usize)) {
+                    Some(tensor) => tensor.clone(),
+                    None => context.zeros_of(info.shape, info.element)?,
+                },
                 (Role::Scratch, Some(_)) => return binding(&info.name, "it is scratch, which `prepare` allocates: leave it out".into()),
                 (_, None) => return binding(&info.name, format!("no tensor was bound; bind a {} {} tensor", info.shape, info.element)),
                 (_, Some(tensor)) => tensor.clone(),
@@ -81,26 +97,40 @@ impl Prepared {
         self.tensors.get(value.id as usize)
     }
 
+    /// Flops of the parts that a segment can be run in: dispatches on a GPU, operations on the CPU path.
+    pub(crate) fn units(&self, segment: usize) -> &[u64] {
+        match &self.engine {
+            Engine::Cpu(engine) => engine.units(segment),
+            #[cfg(feature = "gpu")]
+            Engine::Gpu(engine) => engine.units(segment),
+        }
+    }
+
     /// Runs segments (by index, in this order, repeats allowed). On a GPU: one encoder, one compute pass, one submit, no wait.
     ///
     /// # Errors
     /// [`Error::Binding`] for a segment that does not exist, [`Error::DeviceLost`], [`Error::Gpu`].
     pub fn run(&mut self, segments: &[usize]) -> Result<()> {
         self.check_segments(segments)?;
+        self.run_parts(segments.iter().map(|&s| (s, ALL)))
+    }
+
+    /// Runs parts of segments that exist.
+    pub(crate) fn run_parts(&mut self, parts: impl Iterator<Item = (usize, Range<usize>)> + Send) -> Result<()> {
         match &mut self.engine {
             Engine::Cpu(engine) => {
                 match &self.context.inner {
                     Inner::Cpu(cpu) if cpu.pool.is_some() => {
                         if let Some(pool) = &cpu.pool {
-                            pool.install(|| engine.run(segments));
+                            pool.install(|| engine.run(parts));
                         }
                     }
-                    _ => engine.run(segments),
+                    _ => engine.run(parts),
                 }
                 Ok(())
             }
             #[cfg(feature = "gpu")]
-            Engine::Gpu(engine) => engine.run(segments),
+            Engine::Gpu(engine) => engine.run(parts),
         }
     }
 
@@ -121,10 +151,16 @@ impl Prepared {
     #[cfg(feature = "gpu")]
     pub fn record_into_pass(&mut self, pass: &mut wgpu::ComputePass<'_>, segments: &[usize]) -> Result<()> {
         self.check_segments(segments)?;
-        match &mut self.engine {
+        self.record_parts(pass, segments.iter().map(|&s| (s, ALL)))
+    }
+
+    /// Records parts of segments that exist.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn record_parts(&self, pass: &mut wgpu::ComputePass<'_>, parts: impl Iterator<Item = (usize, Range<usize>)>) -> Result<()> {
+        match &self.engine {
             Engine::Cpu(_) => Err(Error::WrongContext { call: "record", needs: "a GPU context", found: "the CPU path: call `run`" }),
             Engine::Gpu(engine) => {
-                engine.encode(pass, segments);
+                engine.encode(pass, parts);
                 Ok(())
             }
         }
@@ -190,12 +226,13 @@ fn check(context: &Context, plan: &Plan, id: u32, tensor: &Tensor) -> Result<()>
 
 /// No operation may write a buffer that it also uses under another value: wgpu refuses it, and the CPU engine borrows by buffer.
 fn check_aliasing(plan: &Plan, tensors: &[Tensor]) -> Result<()> {
-    for op in &plan.ops {
+    for (segment, op) in plan.segments.iter().flat_map(|s| plan.ops[s.ops.clone()].iter().map(move |op| (s, op))) {
+        let stands = |v: &Value| segment.stand_ins.iter().find(|pair| pair.0 == v.id).map_or(v.id, |pair| pair.1) as usize;
         let operands = op.operands();
         for (i, &(_, a, access_a)) in operands.iter().enumerate() {
             for &(name, b, access_b) in &operands[i + 1..] {
                 let written = access_a != Access::Read || access_b != Access::Read;
-                if written && a.id != b.id && tensors[a.id as usize].shares_buffer(&tensors[b.id as usize]) {
+                if written && a.id != b.id && tensors[stands(&a)].shares_buffer(&tensors[stands(&b)]) {
                     let (a, b) = (&plan.values[a.id as usize].name, &plan.values[b.id as usize].name);
                     return Err(Error::Aliasing {
                         op: op.name(),

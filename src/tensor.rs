@@ -187,6 +187,24 @@ impl Tensor {
         Ok(Tensor { shape, ..self.clone() })
     }
 
+    /// Rows `range` of the only item, sharing the buffer: the part of a batch of samples that is filled.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where there is more than one item, for f16, or where the range is empty or leaves the matrix.
+    pub fn rows(&self, range: Range<usize>) -> Result<Tensor> {
+        let good = self.shape.batch == 1 && self.element == ElementType::F32 && range.start < range.end && range.end <= self.shape.rows;
+        if !good {
+            return Err(Error::Shape {
+                op: "rows",
+                tensor: self.shape.to_string(),
+                expected: format!("one f32 item and a non-empty range within 0..{}", self.shape.rows),
+                found: format!("{} {} items and {}..{}", self.shape.batch, self.element, range.start, range.end),
+            });
+        }
+        let offset = self.offset + range.start * self.shape.cols;
+        Ok(Tensor { offset, shape: Shape { rows: range.len(), ..self.shape }, ..self.clone() })
+    }
+
     /// True if this view starts in the same buffer right where `previous` ends: then both can be one batch.
     pub fn follows(&self, previous: &Tensor) -> bool {
         self.storage.same(&previous.storage) && self.offset == previous.offset + previous.words()

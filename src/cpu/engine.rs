@@ -1,5 +1,6 @@
 //! Executes plans on the host.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use super::memory::Memory;
@@ -14,12 +15,17 @@ pub(crate) struct Prepared {
     plan: Plan,
     buffers: Vec<Arc<Mutex<Vec<f32>>>>,
     place: Vec<(usize, usize)>,
+    /// By segment, where values stand in for others.
+    places: Vec<Option<Vec<(usize, usize)>>>,
+    /// By segment: flops of each operation.
+    units: Vec<Vec<u64>>,
 }
 
 impl Prepared {
     /// `tensors[id]` is the tensor bound to value `id`, scratch included; shapes and contexts are checked by the caller.
     pub(crate) fn new(plan: Plan, tensors: &[Tensor]) -> Result<Self> {
-        let mut prepared = Prepared { plan, buffers: Vec::new(), place: Vec::new() };
+        let units = plan.segments.iter().map(|s| units(&plan.ops[s.ops.clone()])).collect();
+        let mut prepared = Prepared { plan, buffers: Vec::new(), place: Vec::new(), places: Vec::new(), units };
         prepared.bind(tensors)?;
         Ok(prepared)
     }
@@ -48,6 +54,13 @@ impl Prepared {
         }
         self.buffers = order.iter().map(|&i| buffers[i].clone()).collect();
         self.place = place.into_iter().map(|(slot, first)| (rank[slot], first)).collect();
+        let swapped = |pairs: &Vec<(u32, u32)>| {
+            let mut place = self.place.clone();
+            pairs.iter().for_each(|&(value, other)| place[value as usize] = self.place[other as usize]);
+            place
+        };
+        let changed = self.plan.segments.iter().map(|s| Some(&s.stand_ins).filter(|pairs| !pairs.is_empty()).map(swapped));
+        self.places = changed.collect();
         Ok(())
     }
 
@@ -55,15 +68,27 @@ impl Prepared {
         &self.plan
     }
 
-    /// Executes segments in the given order.
-    pub(crate) fn run(&mut self, segments: &[usize]) {
+    /// Flops of each operation of a segment: the parts that it can run in.
+    pub(crate) fn units(&self, segment: usize) -> &[u64] {
+        &self.units[segment]
+    }
+
+    /// Executes operations of segments in the given order.
+    pub(crate) fn run(&mut self, parts: impl Iterator<Item = (usize, Range<usize>)>) {
         let mut memory = Memory { data: self.buffers.iter().map(|b| lock(b)).collect(), place: &self.place };
-        for &segment in segments {
-            for op in &self.plan.ops[self.plan.segments[segment].ops.clone()] {
+        for (segment, units) in parts {
+            memory.place = self.places[segment].as_ref().unwrap_or(&self.place);
+            let ops = &self.plan.ops[self.plan.segments[segment].ops.clone()];
+            for op in &ops[units.start.min(ops.len())..units.end.min(ops.len())] {
                 execute(op, &mut memory);
             }
         }
     }
+}
+
+/// Flops of each operation.
+pub(crate) fn units(ops: &[Op]) -> Vec<u64> {
+    ops.iter().map(|op| op.cost().flops).collect()
 }
 
 fn execute(op: &Op, memory: &mut Memory<'_>) {

@@ -1,14 +1,17 @@
 //! Dispatches with buffers: prepared once, encoded any number of times.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
+use super::cost;
 use super::device::{Device, Pipeline, buffer};
 use super::facts::Facts;
 use super::kernels::{Binding, Kernel};
 use super::lowering::{Dispatch, lower};
 use super::params::{Params, SLOT};
 use crate::error::{Error, Result};
-use crate::plan::{Plan, wave};
+use crate::plan::{Op, Plan, wave};
 use crate::tensor::{ElementType, Storage, Tensor};
 
 /// How much work a plan is for the driver.
@@ -62,11 +65,18 @@ pub(crate) struct Prepared {
     plan: Plan,
     /// By segment.
     waves: Vec<Vec<Wave>>,
+    /// By segment: flops of each dispatch, in the order in which they are encoded.
+    units: Vec<Vec<u64>>,
+}
+
+/// Flops of each dispatch.
+pub(crate) fn units(ops: &[Op], facts: &Facts) -> Vec<u64> {
+    ops.iter().flat_map(|op| cost::flops(op, &lower(op, facts))).collect()
 }
 
 impl Prepared {
     pub(crate) fn new(device: Arc<Device>, plan: Plan, tensors: &[Tensor]) -> Result<Self> {
-        let mut prepared = Prepared { device, plan, waves: Vec::new() };
+        let mut prepared = Prepared { device, plan, waves: Vec::new(), units: Vec::new() };
         prepared.bind(tensors)?;
         Ok(prepared)
     }
@@ -86,18 +96,23 @@ impl Prepared {
         let mut slots: Vec<Params> = Vec::new();
         let mut segments = Vec::new();
         for segment in &self.plan.segments {
-            let mut dispatches: Vec<Dispatch> =
-                self.plan.ops[segment.ops.clone()].iter().flat_map(|op| lower(op, &self.device.facts)).collect();
+            let mut swapped = Cow::Borrowed(tensors);
+            for &(value, other) in &segment.stand_ins {
+                swapped.to_mut()[value as usize] = tensors[other as usize].clone();
+            }
+            let ops = &self.plan.ops[segment.ops.clone()];
+            let mut dispatches: Vec<Dispatch> = ops.iter().flat_map(|op| lower(op, &self.device.facts)).collect();
             for dispatch in &mut dispatches {
-                self.place(dispatch, tensors)?;
+                self.place(dispatch, &swapped)?;
             }
             let first_slot = slots.len();
             slots.extend(dispatches.iter().map(|d| d.params));
-            segments.push((first_slot, dispatches));
+            segments.push((first_slot, dispatches, units(ops, &self.device.facts), swapped));
         }
         let uniforms = self.device.uniforms(&slots, SLOT)?;
         let mut result = Vec::with_capacity(segments.len());
-        for (first_slot, dispatches) in &segments {
+        let mut ordered = Vec::with_capacity(segments.len());
+        for (first_slot, dispatches, flops, tensors) in &segments {
             let touches: Vec<Vec<wave::Touch>> = dispatches
                 .iter()
                 .map(|d| {
@@ -121,6 +136,7 @@ impl Prepared {
             let mut written = vec![false; buffers.len()];
             let mut by_wave: Vec<usize> = (0..dispatches.len()).collect();
             by_wave.sort_by_key(|&i| order[i]);
+            ordered.push(by_wave.iter().map(|&i| flops[i]).collect());
             for i in by_wave {
                 let wave = &mut waves[order[i]];
                 for &(index, writes) in &touches[i] {
@@ -134,7 +150,7 @@ impl Prepared {
             }
             result.push(waves);
         }
-        self.waves = result;
+        (self.waves, self.units) = (result, ordered);
         Ok(())
     }
 
@@ -210,22 +226,39 @@ impl Prepared {
     }
 
     /// Records segments into a pass: no allocation, no queue access.
-    pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, segments: &[usize]) {
-        for wave in segments.iter().flat_map(|s| &self.waves[*s]) {
-            if !wave.reads.is_empty() {
-                let reads = wave.reads.iter().map(|buffer| wgpu::BufferTransition { buffer, state: wgpu::BufferUses::STORAGE_READ_ONLY });
-                pass.transition_resources(reads, std::iter::empty());
-            }
-            for step in &wave.steps {
-                pass.set_pipeline(&step.pipeline.pipeline);
-                pass.set_bind_group(0, &step.bind_group, &[step.offset]);
-                pass.dispatch_workgroups(step.groups[0], step.groups[1], step.groups[2]);
+    ///
+    /// Any cut between two dispatches keeps the order of waves, so a segment may stop there and go on in another pass.
+    pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, parts: impl Iterator<Item = (usize, Range<usize>)>) {
+        for (segment, units) in parts {
+            let mut before = 0;
+            for wave in &self.waves[segment] {
+                let first = units.start.clamp(before, before + wave.steps.len()) - before;
+                let end = units.end.clamp(before, before + wave.steps.len()) - before;
+                before += wave.steps.len();
+                if first >= end {
+                    continue;
+                }
+                if !wave.reads.is_empty() {
+                    let reads =
+                        wave.reads.iter().map(|buffer| wgpu::BufferTransition { buffer, state: wgpu::BufferUses::STORAGE_READ_ONLY });
+                    pass.transition_resources(reads, std::iter::empty());
+                }
+                for step in &wave.steps[first..end] {
+                    pass.set_pipeline(&step.pipeline.pipeline);
+                    pass.set_bind_group(0, &step.bind_group, &[step.offset]);
+                    pass.dispatch_workgroups(step.groups[0], step.groups[1], step.groups[2]);
+                }
             }
         }
     }
 
+    /// Flops of each dispatch of a segment: the parts that it can run in.
+    pub(crate) fn units(&self, segment: usize) -> &[u64] {
+        &self.units[segment]
+    }
+
     /// One encoder, one pass, one submit.
-    pub(crate) fn run(&self, segments: &[usize]) -> Result<()> {
+    pub(crate) fn run(&self, parts: impl Iterator<Item = (usize, Range<usize>)>) -> Result<()> {
         self.device.notice();
         let device = &self.device.device;
         self.device.scoped("submit", || {
@@ -233,7 +266,7 @@ impl Prepared {
             {
                 let mut pass =
                     encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("layerwise"), timestamp_writes: None });
-                self.encode(&mut pass, segments);
+                self.encode(&mut pass, parts);
             }
             self.device.queue.submit([encoder.finish()]);
         })

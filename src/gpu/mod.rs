@@ -3,6 +3,7 @@
 //! [`kernels`] is the table of shaders, `lowering` turns operations into dispatches (a pure function), `engine` gives them buffers and encodes them.
 
 pub mod choice;
+mod cost;
 mod device;
 mod engine;
 mod facts;
@@ -14,7 +15,7 @@ pub use choice::variants;
 pub use device::adapters;
 pub(crate) use device::{Device, Wanted};
 pub use engine::DispatchCount;
-pub(crate) use engine::Prepared;
 pub use engine::count;
+pub(crate) use engine::{Prepared, units};
 pub use facts::{Facts, required_features, required_limits};
 pub use params::{NONE, Params, ViewParams};

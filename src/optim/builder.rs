@@ -1,36 +1,51 @@
-//! From groups to an optimizer: checks, stacks, state, one plan.
+//! Collects what an optimizer is made of, and checks it.
 
-use super::beats::{Beats, Keep, Kept, Kind, Segments, Start, record};
-use super::config::{Check, Method, Row, narrow, put};
+use super::config::Check;
+use super::draft::Draft;
 use super::group::{Group, Parameter};
-use super::intake::{self, Intake};
-use super::optimizer::{Gathering, GroupState, MemoryReport, Optimizer, StateTensor};
-use super::stack::{Stack, Wishes, form_stacks};
+use super::optimizer::{GroupState, MemoryReport, Optimizer};
+use super::routing::route;
 use crate::context::Context;
 use crate::error::Result;
-use crate::plan::{Recorder, Value, block};
-use crate::prepared::Bindings;
-use crate::tensor::{Shape, Tensor};
 
 /// Collects groups; [`build`](Self::build) makes the optimizer.
 #[derive(Clone, Debug)]
 pub struct Builder {
-    context: Context,
-    groups: Vec<Group>,
-    clip: Option<f64>,
-    gather: u64,
-    loss_scale: Option<f64>,
+    pub(super) context: Context,
+    pub(super) groups: Vec<Group>,
+    /// To be taken by groups.
+    pool: Vec<Parameter>,
+    pub(super) clip: Option<f64>,
+    pub(super) gather: u64,
+    pub(super) loss_scale: Option<f64>,
+    pub(super) frame_budget: Option<u64>,
 }
 
 impl Builder {
     pub(crate) fn new(context: &Context) -> Self {
-        Builder { context: context.clone(), groups: Vec::new(), clip: None, gather: 1, loss_scale: None }
+        Builder {
+            context: context.clone(),
+            groups: Vec::new(),
+            pool: Vec::new(),
+            clip: None,
+            gather: 1,
+            loss_scale: None,
+            frame_budget: None,
+        }
     }
 
     /// Adds a group.
     #[must_use]
     pub fn group(mut self, group: Group) -> Self {
         self.groups.push(group);
+        self
+    }
+
+    /// Adds parameters that groups take by [`Group::takes`]. Every one has to be taken by exactly one group: that of its name if there is one, else that of
+    /// its shape.
+    #[must_use]
+    pub fn parameters(mut self, parameters: impl IntoIterator<Item = Parameter>) -> Self {
+        self.pool.extend(parameters);
         self
     }
 
@@ -62,53 +77,78 @@ impl Builder {
         Builder { loss_scale: Some(scale), ..self }
     }
 
+    /// No step adds more than `flops` of refresh work: what is above is spread over the steps that follow. Default: no limit.
+    ///
+    /// Refreshes that are due wait in a queue, first come first served over all groups, and each step takes as much of it as the budget holds. A bucket of
+    /// layers whose refresh fits the budget runs in one piece. A larger one starts with a *snapshot* of its inputs, since statistics go on changing, goes on
+    /// from the snapshot for as many steps as it takes, and changes roots, ridges and counters in its last piece alone; until then the previous roots
+    /// hold (the initial ones before the first). Roots are then those of the step of the snapshot, bit by bit. A bucket that is due again while it
+    /// waits is refreshed once, and while it is half done once more at the end of the queue: with a budget below the refresh work of
+    /// `precondition_every` steps the effective period grows.
+    ///
+    /// Work is divided at dispatches on a GPU, so that the many of one large factorization may be spread, and at operations on the CPU path; the two devices
+    /// therefore finish at different steps. Flops are those of [`Cost`](crate::plan::Cost), a GPU's eigendecompositions by their rounds. What can't
+    /// be divided (a dispatch, a snapshot, a last piece) and is above the budget is the only refresh work of its step; `log::warn` tells at build time.
+    /// Calls that only take a gradient in ([`accumulate_gradients`](Self::accumulate_gradients)) add none.
+    /// [`Optimizer::next_refresh_flops`] tells what the next step adds. Memory: a copy of the inputs, counted among the statistics.
+    ///
+    /// A host that drops a recorded step instead of submitting it has to call [`Optimizer::restart_refresh`], for the dropped piece is missing.
+    ///
+    /// State that is saved while a refresh is half done has its snapshot and position; loading does the half again and goes on bit by bit as if
+    /// nothing had happened, where device kind, groups and budget are the same. Otherwise all refreshes are due at once.
+    #[must_use]
+    pub fn frame_budget(self, flops: u64) -> Self {
+        Builder { frame_budget: Some(flops), ..self }
+    }
+
     /// Checks every setting, shape and name, allocates state, records the plan and prepares it.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) naming a field outside its range, no group, an empty group, two parameters of one name, two that share
+    /// [`Error::Config`](crate::Error::Config) naming a field outside its range, no group, an empty group, a parameter that no group takes or two take, two of one name, two that share
     /// weights, or a parameter without the taps that its method needs; [`Error::Shape`](crate::Error::Shape) for a gradient or taps that do not fit;
     /// [`Error::ForeignContext`](crate::Error::ForeignContext); [`Error::Limit`](crate::Error::Limit) where the state does not fit the device.
     pub fn build(self) -> Result<Optimizer> {
-        let check = Check("Optimizer");
-        check.that("groups", !self.groups.is_empty(), "none", "at least one group")?;
+        let this = self.routed()?;
+        let mut draft = Draft::new(&this)?;
+        let mut groups = draft.allocate(&this.context)?;
+        let prepared = this.context.prepare(&draft.plan, &draft.bindings)?;
+        groups.iter_mut().flat_map(|g| &mut g.refreshes).for_each(|r| r.measure(&prepared));
+        warn(&groups, this.frame_budget);
+        Ok(Optimizer::new(this, prepared, groups, draft.memory, draft.gathering))
+    }
+
+    /// What [`Optimizer::memory`] will say once this is built: checks and records everything, allocates nothing on the device.
+    ///
+    /// ```
+    /// use layerwise::optim::{Adam, Group, Optimizer, Parameter};
+    /// use layerwise::{Context, Shape};
+    /// let ctx = Context::cpu();
+    /// let (weight, gradient) = (ctx.zeros(Shape::matrix(64, 128))?, ctx.zeros(Shape::matrix(64, 128))?);
+    /// let builder = Optimizer::builder(&ctx).group(Group::new(Adam::default()).parameter(Parameter::new("w", &weight, &gradient)));
+    /// let planned = builder.memory()?;
+    /// assert_eq!(planned.moments, 2 * 4 * 64 * 128);
+    /// assert_eq!(builder.build()?.memory(), planned);
+    /// # Ok::<(), layerwise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`build`](Self::build), but for what only the device can refuse.
+    pub fn memory(&self) -> Result<MemoryReport> {
+        Ok(Draft::new(&self.clone().routed()?)?.memory)
+    }
+
+    /// With the pool's parameters in their groups.
+    fn routed(self) -> Result<Self> {
+        Ok(Builder { groups: route(&self.groups, &self.pool)?, pool: Vec::new(), ..self })
+    }
+
+    /// Checks everything; returns the trials of each group.
+    pub(super) fn check(&self) -> Result<Vec<usize>> {
+        Check("Optimizer").that("groups", !self.groups.is_empty(), "none", "at least one group")?;
         let trials = self.groups.iter().map(Group::check).collect::<Result<Vec<_>>>()?;
         self.check_gradients(&trials)?;
         check_distinct(&self.groups)?;
-        let (mut r, mut bindings, mut state) = (Recorder::new(), Bindings::new(), State::new(&self.context));
-        let mut groups = Vec::with_capacity(self.groups.len());
-        let clip = if self.clip.is_some() { Some(r.scratch("global_clip", Shape::new(trials[0], 1, 1))?) } else { None };
-        let (scale, mut gradients) = (self.loss_scale.unwrap_or(1.0), Vec::new());
-        let intake = Intake { scaled: self.loss_scale.is_some(), every: self.gather, clip, l2: false };
-        for (i, group) in self.groups.iter().enumerate() {
-            let prefix = if self.groups.len() == 1 { String::new() } else { format!("group {i} ") };
-            groups.push(add_group(
-                &mut r,
-                &mut bindings,
-                &mut state,
-                group,
-                Common { trials: trials[i], intake, scale },
-                &prefix,
-                &mut gradients,
-            )?);
-        }
-        let clip = match (clip, self.clip) {
-            (Some(out), Some(max)) => {
-                let segment = r.segment("clip by global norm");
-                intake::clip(&mut r, &gradients, narrow(max), out)?;
-                Some(segment)
-            }
-            _ => None,
-        };
-        let plan = r.finish();
-        state.memory.scratch = plan.scratch_bytes();
-        let prepared = self.context.prepare(&plan, &bindings)?;
-        Ok(Optimizer::new(
-            &self.context,
-            prepared,
-            groups,
-            state.memory,
-            Gathering { every: self.gather, taken: 0, clip, scaled: intake.scaled },
-        ))
+        Ok(trials)
     }
 
     fn check_gradients(&self, trials: &[usize]) -> Result<()> {
@@ -128,164 +168,22 @@ impl Builder {
     }
 }
 
-/// What groups have in common.
-struct Common {
-    trials: usize,
-    intake: Intake,
-    scale: f64,
-}
-
-/// Counts what the optimizer owns.
-struct State<'a> {
-    context: &'a Context,
-    memory: MemoryReport,
-}
-
-impl<'a> State<'a> {
-    fn new(context: &'a Context) -> Self {
-        State { context, memory: MemoryReport::default() }
-    }
-
-    fn add(&mut self, kind: Kind, tensor: &Tensor) {
-        let bytes = match kind {
-            Kind::Block => &mut self.memory.blocks,
-            Kind::Moment => &mut self.memory.moments,
-            Kind::Statistics => &mut self.memory.statistics,
-            Kind::Root => &mut self.memory.roots,
-            Kind::Copy => &mut self.memory.copies,
-        };
-        *bytes += 4 * tensor.words() as u64;
-    }
-}
-
-fn add_group(
-    r: &mut Recorder,
-    bindings: &mut Bindings,
-    state: &mut State<'_>,
-    group: &Group,
-    common: Common,
-    prefix: &str,
-    gradients: &mut Vec<(Value, Value)>,
-) -> Result<GroupState> {
-    let Common { trials, mut intake, scale } = common;
-    let members = form_stacks(&group.parameters, group.needs_taps());
-    let rows: Vec<f32> = (0..trials).flat_map(|trial| block_row(group, trial, scale)).collect();
-    let (decay, l2) = group.decay_form();
-    intake.l2 = l2;
-    let wishes = Wishes { taps: group.wants(), decay, intake, average: group.average.is_some() };
-    let mut kept: Vec<Kept> = Vec::new();
-    let (mut stacks, mut blocks, mut tensors) = (Vec::new(), Vec::new(), Vec::new());
-    for member in &members {
-        let parameters: Vec<&Parameter> = member.iter().map(|&i| &group.parameters[i]).collect();
-        let stack = Stack::declare(&mut Keep { stack: stacks.len(), r, kept: &mut kept }, bindings, &parameters, wishes)?;
-        gradients.push((stack.intake.raw, stack.block));
-        let tensor = state.context.upload(Shape::new(stack.items(), 1, block::WIDTH), &rows.repeat(stack.layers))?;
-        bindings.bind(stack.block, &tensor);
-        state.add(Kind::Block, &tensor);
-        tensors.push(state_tensor(format!("{}.block", stack.name), stacks.len(), &tensor));
-        blocks.push(tensor);
-        stacks.push(stack);
-    }
-    let items = stacks.iter().map(Stack::items).sum();
-    let shape = Shape::new(items, 1, 2);
-    let column = |row: &[f32], column: u32| row[column as usize];
-    let settings = |row: &[f32]| [column(row, block::LEARNING_RATE), column(row, block::GRADIENT_SCALE)];
-    let settings: Vec<f32> = stacks
-        .iter()
-        .flat_map(|stack: &Stack| rows.repeat(stack.layers))
-        .collect::<Vec<_>>()
-        .chunks(block::WIDTH)
-        .flat_map(settings)
-        .collect();
-    let (rates, rates_tensor) = (r.state(format!("{prefix}learning_rates"), shape)?, state.context.upload(shape, &settings)?);
-    bindings.bind(rates, &rates_tensor);
-    state.memory.blocks += 8 * items as u64;
-    let apart = intake.every > 1 || intake.clip.is_some();
-    let segments: Segments = match &group.method {
-        Method::Sgd(m) => record(m, r, &mut kept, stacks, rates, apart, prefix)?,
-        Method::Adam(m) => record(m, r, &mut kept, stacks, rates, apart, prefix)?,
-        Method::AdamW(m) => record(m, r, &mut kept, stacks, rates, apart, prefix)?,
-        Method::EigenvalueCorrectedShampoo(m) => record(m, r, &mut kept, stacks, rates, apart, prefix)?,
-        Method::Soap(m) => record(m, r, &mut kept, stacks, rates, apart, prefix)?,
-        Method::Shampoo(m) => record(m, r, &mut kept, stacks, rates, apart, prefix)?,
-        Method::Foof(m) => record(m, r, &mut kept, stacks, rates, apart, prefix)?,
-        Method::NaturalGradient(m) => record(m, r, &mut kept, stacks, rates, apart, prefix)?,
-        Method::Kfac(m) => record(m, r, &mut kept, stacks, rates, apart, prefix)?,
-        Method::Muon(m) => record(m, r, &mut kept, stacks, rates, apart, prefix)?,
-    };
-    for k in kept {
-        let shape = k.value.shape();
-        let tensor = match k.start {
-            Start::Zeros => state.context.zeros(shape)?,
-            Start::Identity => state.context.upload(shape, &identities(shape))?,
-            Start::Ones => state.context.upload(shape, &vec![1.0; shape.elements()])?,
-        };
-        bindings.bind(k.value, &tensor);
-        state.add(k.kind, &tensor);
-        tensors.push(state_tensor(k.name, k.stack, &tensor));
-    }
-    if let Some((_, loss)) = segments.observe {
-        // Until the first loss is observed.
-        bindings.bind(loss, &state.context.zeros(loss.shape())?);
-    }
-    let mut places = vec![(0, 0); group.parameters.len()];
-    for (s, member) in members.iter().enumerate() {
-        for (layer, &parameter) in member.iter().enumerate() {
-            places[parameter] = (s, layer);
+/// Tells of work that a budget can't divide.
+fn warn(groups: &[GroupState], budget: Option<u64>) {
+    let Some(budget) = budget else { return };
+    for (g, group) in groups.iter().enumerate() {
+        for (b, refresh) in group.refreshes.iter().enumerate() {
+            let above = refresh.units.iter().filter(|&&flops| flops > budget).count();
+            if above > 0 {
+                let largest = refresh.units.iter().max().copied().unwrap_or(0);
+                log::warn!(
+                    "frame budget of {budget} flops: refresh {} of group {g} has {above} indivisible parts above it, the largest of {largest} flops; each of \
+                     them is the only refresh work of its step",
+                    b + 1
+                );
+            }
         }
     }
-    let parameters = group.parameters.iter().zip(places).map(|(p, (stack, layer))| (p.name.clone(), stack, layer)).collect();
-    Ok(GroupState {
-        segments,
-        trials,
-        rates: rates_tensor,
-        settings,
-        changed: false,
-        upload: None,
-        blocks,
-        parameters,
-        kept: tensors,
-        #[cfg(feature = "checkpoint")]
-        method: group.method,
-    })
-}
-
-#[cfg_attr(not(feature = "checkpoint"), allow(unused_variables, reason = "only a checkpoint cuts stacks"))]
-fn state_tensor(name: String, stack: usize, tensor: &Tensor) -> StateTensor {
-    StateTensor {
-        name,
-        #[cfg(feature = "checkpoint")]
-        stack,
-        tensor: tensor.clone(),
-    }
-}
-
-fn block_row(group: &Group, trial: usize, loss_scale: f64) -> Row {
-    let mut row = [0.0; block::WIDTH];
-    row[block::RIDGE as usize] = 1.0;
-    row[block::DAMPING_SCALE as usize] = 1.0;
-    group.schedule.fill(&mut row);
-    match group.method_of(trial) {
-        Method::Sgd(m) => m.fill(&mut row),
-        Method::Adam(m) => m.fill(&mut row),
-        Method::AdamW(m) => m.fill(&mut row),
-        Method::Kfac(m) => m.fill(&mut row),
-        Method::Foof(m) => m.fill(&mut row),
-        Method::NaturalGradient(m) => m.fill(&mut row),
-        Method::Shampoo(m) => m.fill(&mut row),
-        Method::Muon(m) => m.fill(&mut row),
-        Method::Soap(m) => m.fill(&mut row),
-        Method::EigenvalueCorrectedShampoo(m) => m.fill(&mut row),
-    }
-    put(&mut row, block::GRADIENT_SCALE, 1.0 / loss_scale);
-    put(&mut row, block::AVERAGE_DECAY, group.average.unwrap_or(0.0));
-    if let Some(decay) = group.decay {
-        put(&mut row, block::WEIGHT_DECAY, decay.amount());
-    }
-    if group.decay_form().1 {
-        row.swap(block::WEIGHT_DECAY as usize, block::L2_DECAY as usize);
-    }
-    row
 }
 
 /// Checks a loss scale: also its inverse is what the device computes with.
@@ -293,14 +191,6 @@ pub(super) fn check_loss_scale(scale: f64) -> Result<()> {
     let check = Check("Optimizer");
     check.positive("loss_scale", scale)?;
     check.positive("loss_scale", 1.0 / scale)
-}
-
-fn identities(shape: Shape) -> Vec<f32> {
-    let mut values = vec![0.0; shape.elements()];
-    for item in values.chunks_mut(shape.rows * shape.cols) {
-        item.iter_mut().step_by(shape.cols + 1).for_each(|x| *x = 1.0);
-    }
-    values
 }
 
 /// Refuses two parameters of one name and two that share weights: a step would update those twice.

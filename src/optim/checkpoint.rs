@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use safetensors::tensor::{Dtype, SafeTensors, View};
+use safetensors::tensor::{Dtype, SafeTensors, View as _};
 
+use super::bytes::{Facts, Values, checksum, words};
 use super::config::{Accumulation, Method};
 use super::graft::Graft;
 use super::kfac::{KfacForm, OutputGradients, StatisticsStart};
-use super::optimizer::{Optimizer, StateTensor};
+use super::optimizer::{GroupState, Optimizer, StateTensor};
+use super::refresh::Waiting;
 use crate::error::{Error, Result};
 use crate::plan::block;
 use crate::tensor::Shape;
@@ -19,50 +21,20 @@ const VERSION: &str = "1";
 /// Steps beyond this are no training run, and would overflow the host's arithmetic.
 const MOST_STEPS: u64 = 1 << 53;
 
-/// Entries of `__metadata__`, sorted.
-type Facts = BTreeMap<String, String>;
-
 /// One parameter's part of a kept tensor.
-struct Part<'a> {
+pub(super) struct Part<'a> {
     parameter: &'a str,
     role: &'a str,
     /// Index of the tensor in [`Optimizer::kept`]'s order.
     tensor: usize,
     /// Elements of it.
     range: Range<usize>,
-    shape: Shape,
+    pub(super) shape: Shape,
 }
 
 impl Part<'_> {
-    fn key(&self) -> String {
+    pub(super) fn key(&self) -> String {
         format!("{}.{}", self.parameter, self.role)
-    }
-}
-
-/// A part's values on their way out.
-struct Values<'a> {
-    shape: [usize; 3],
-    values: &'a [f32],
-}
-
-impl View for Values<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        if cfg!(target_endian = "little") {
-            return Cow::Borrowed(bytemuck::cast_slice(self.values));
-        }
-        self.values.iter().flat_map(|x| x.to_le_bytes()).collect()
-    }
-
-    fn data_len(&self) -> usize {
-        4 * self.values.len()
     }
 }
 
@@ -72,6 +44,9 @@ struct Verified {
     gathered: u64,
     /// One a kept tensor.
     values: Vec<Vec<f32>>,
+    /// Refreshes that wait, and the snapshots of the one that is half done.
+    waiting: Waiting,
+    snapshots: Vec<Vec<f32>>,
 }
 
 impl Optimizer {
@@ -98,6 +73,8 @@ impl Optimizer {
     ///               version    "1"
     ///               steps      steps of the optimizer, which fix the cadence of statistics and refreshes
     ///               gathered   gradients taken in since the last step
+    ///               refresh    with a frame budget, where refreshes wait: a number for its division of the work, units done of the first, and
+    ///                          GROUP.BUCKET of each; while one is half done the file has tensors P.ROLE_snapshot
     ///               method.P   Sgd, Adam, AdamW, Soap, EigenvalueCorrectedShampoo(accumulation), Muon(accumulation),
     ///                          Kfac(start of its statistics, scale of its output gradients[, Eigen]), Foof(start of its statistics), NaturalGradient,
     ///                          or Shampoo(accumulation, graft, root of matrices, root of vectors)
@@ -109,7 +86,7 @@ impl Optimizer {
     /// [`Error::DeviceLost`] or [`Error::Gpu`]; [`Error::Checkpoint`] where names need a header of more than 100 MB.
     pub async fn state_bytes(&self) -> Result<Vec<u8>> {
         let mut values = Vec::new();
-        for kept in self.kept() {
+        for kept in self.kept().chain(self.snapshots().filter(|_| self.waiting.done > 0)) {
             values.push(kept.tensor.read_async().await?);
         }
         self.encode(&values)
@@ -120,7 +97,8 @@ impl Optimizer {
     /// # Errors
     /// As [`state_bytes`](Self::state_bytes).
     pub fn state_bytes_blocking(&self) -> Result<Vec<u8>> {
-        let values = self.kept().map(|kept| kept.tensor.read()).collect::<Result<Vec<_>>>()?;
+        let saved = self.kept().chain(self.snapshots().filter(|_| self.waiting.done > 0));
+        let values = saved.map(|kept| kept.tensor.read()).collect::<Result<Vec<_>>>()?;
         self.encode(&values)
     }
 
@@ -163,12 +141,25 @@ impl Optimizer {
 
     /// Bytes of all values.
     pub(super) fn kept_bytes(&self) -> u64 {
-        self.kept().map(|kept| 4 * kept.tensor.words() as u64).sum()
+        self.kept().chain(self.snapshots()).map(|kept| 4 * kept.tensor.words() as u64).sum()
+    }
+
+    /// Copies of what a half-done refresh started from, group by group.
+    pub(super) fn snapshots(&self) -> impl Iterator<Item = &StateTensor> {
+        self.groups.iter().flat_map(|g| &g.snapshots)
     }
 
     /// Every parameter's part of every kept tensor.
     fn parts(&self) -> impl Iterator<Item = Part<'_>> {
-        let tensors = self.groups.iter().flat_map(|group| group.kept.iter().map(move |kept| (group, kept)));
+        Self::parts_of(self.groups.iter().flat_map(|group| group.kept.iter().map(move |kept| (group, kept))))
+    }
+
+    /// Every parameter's part of every snapshot.
+    pub(super) fn snapshot_parts(&self) -> impl Iterator<Item = Part<'_>> {
+        Self::parts_of(self.groups.iter().flat_map(|group| group.snapshots.iter().map(move |kept| (group, kept))))
+    }
+
+    fn parts_of<'a>(tensors: impl Iterator<Item = (&'a GroupState, &'a StateTensor)>) -> impl Iterator<Item = Part<'a>> {
         tensors.enumerate().flat_map(|(tensor, (group, kept))| {
             let layers = group.parameters.iter().filter(|p| p.1 == kept.stack).count();
             let whole = kept.tensor.shape();
@@ -191,11 +182,16 @@ impl Optimizer {
             shape: [part.shape.batch, part.shape.rows, part.shape.cols],
             values: &values[part.tensor][part.range.clone()],
         };
-        let parts: BTreeMap<String, Values<'_>> = self.parts().map(|part| (part.key(), view(&part))).collect();
+        let mut parts: BTreeMap<String, Values<'_>> = self.parts().map(|part| (part.key(), view(&part))).collect();
+        if self.waiting.done > 0 {
+            let kept = self.kept().count();
+            parts.extend(self.snapshot_parts().map(|p| (p.key(), view(&Part { tensor: kept + p.tensor, ..p }))));
+        }
         let mut facts: Facts = self.methods().into_iter().map(|(name, method)| (format!("method.{name}"), method)).collect();
         facts.extend([("format", FORMAT), ("version", VERSION)].map(|(key, value)| (key.into(), value.into())));
         facts.insert("steps".into(), self.step.to_string());
         facts.insert("gathered".into(), self.gathering.taken.to_string());
+        facts.extend(self.refresh_fact().map(|fact| ("refresh".into(), fact)));
         let sum = checksum(&facts, parts.iter().map(|(key, part)| (key.as_str(), part.shape(), part.data())));
         facts.insert("checksum".into(), sum);
         safetensors::serialize(parts, Some(facts.into_iter().collect()))
@@ -237,7 +233,11 @@ impl Optimizer {
         self.compare_methods(&facts, &mut mismatches);
         self.compare_tensors(&facts, &file, &mut mismatches);
         match (steps, gathered) {
-            (Some(steps), Some(gathered)) if mismatches.is_empty() => Ok(Verified { steps, gathered, values: self.collect(&file) }),
+            (Some(steps), Some(gathered)) if mismatches.is_empty() => {
+                let waiting = self.waiting_of(&facts, &file, steps);
+                let snapshots = if waiting.done > 0 { Self::collect(self.snapshots(), self.snapshot_parts(), &file) } else { Vec::new() };
+                Ok(Verified { steps, gathered, values: Self::collect(self.kept(), self.parts(), &file), waiting, snapshots })
+            }
             _ => Err(Error::Checkpoint { mismatches }),
         }
     }
@@ -281,7 +281,8 @@ impl Optimizer {
         }
         let mut names = file.names();
         names.sort_unstable();
-        for name in names.into_iter().filter(|&name| !expected.contains(name)) {
+        // Snapshots that do not fit are not missed: what they were taken for starts again.
+        for name in names.into_iter().filter(|&name| !expected.contains(name) && !name.ends_with("_snapshot")) {
             let parameter = name.rsplit_once('.').map_or(name, |(parameter, _)| parameter);
             let (theirs, ours) = (found(parameter), methods.get(parameter));
             // What belongs to a parameter of theirs alone has been said by the parameter's name.
@@ -291,10 +292,14 @@ impl Optimizer {
         }
     }
 
-    /// The values of all kept tensors, put together from a file that fits.
-    fn collect(&self, file: &SafeTensors<'_>) -> Vec<Vec<f32>> {
-        let mut values: Vec<Vec<f32>> = self.kept().map(|kept| vec![0.0; kept.tensor.words()]).collect();
-        for part in self.parts() {
+    /// The values of tensors, put together from a file that fits.
+    fn collect<'a>(
+        tensors: impl Iterator<Item = &'a StateTensor>,
+        parts: impl Iterator<Item = Part<'a>>,
+        file: &SafeTensors<'_>,
+    ) -> Vec<Vec<f32>> {
+        let mut values: Vec<Vec<f32>> = tensors.map(|kept| vec![0.0; kept.tensor.words()]).collect();
+        for part in parts {
             let Ok(tensor) = file.tensor(&part.key()) else { continue };
             values[part.tensor][part.range].iter_mut().zip(words(tensor.data())).for_each(|(value, x)| *value = x);
         }
@@ -317,7 +322,7 @@ impl Optimizer {
         self.gathering.taken = verified.gathered;
         // The masters are part of the state.
         self.load = false;
-        Ok(())
+        self.resume(verified.waiting, &verified.snapshots)
     }
 }
 
@@ -384,36 +389,4 @@ fn allowed(i: usize, x: f32) -> bool {
     let column = i % block::WIDTH;
     let signed = [block::LAST_LOSS, block::PREDICTED].iter().any(|&c| c as usize == column);
     column < block::STEP as usize || (x.is_finite() && (x >= 0.0 || signed))
-}
-
-/// Little-endian f32.
-fn words(data: &[u8]) -> impl Iterator<Item = f32> {
-    data.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes))
-}
-
-/// 64 bits over names, shapes and contents, all in sorted order. Each step is a bijection of the sum, so no change of a single word goes unseen.
-fn checksum<'a>(facts: &Facts, tensors: impl Iterator<Item = (&'a str, &'a [usize], Cow<'a, [u8]>)>) -> String {
-    let mut sum = 0xcbf2_9ce4_8422_2325_u64;
-    let mut mix = |word: u64| {
-        sum = (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        sum ^= sum >> 32;
-    };
-    let mut add = |bytes: &[u8]| {
-        mix(bytes.len() as u64);
-        let (chunks, rest) = bytes.as_chunks();
-        chunks.iter().for_each(|&chunk| mix(u64::from_le_bytes(chunk)));
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        mix(u64::from_le_bytes(last));
-    };
-    for (key, value) in facts.iter().filter(|(key, _)| *key != "checksum") {
-        add(key.as_bytes());
-        add(value.as_bytes());
-    }
-    for (name, shape, data) in tensors {
-        add(name.as_bytes());
-        shape.iter().for_each(|&n| add(&(n as u64).to_le_bytes()));
-        add(&data);
-    }
-    format!("{sum:016x}")
 }

@@ -3,6 +3,7 @@
 use super::beats::Beats;
 use super::config::{Check, Method, WeightDecay};
 use super::learning_rate::LearningRateSchedule;
+use super::routing::Takes;
 use crate::error::{Error, Result};
 use crate::plan::DecayForm;
 use crate::tensor::{ElementType, Tensor};
@@ -205,13 +206,23 @@ pub struct Group {
     pub(crate) dampings: Option<Vec<f64>>,
     pub(crate) decay: Option<WeightDecay>,
     pub(crate) average: Option<f64>,
+    pub(crate) takes: Takes,
 }
 
 impl Group {
     /// An empty group with a constant learning rate.
     pub fn new(method: impl Into<Method>) -> Self {
         let (schedule, parameters) = (LearningRateSchedule::Constant, Vec::new());
-        Group { method: method.into(), schedule, parameters, learning_rates: None, dampings: None, decay: None, average: None }
+        Group {
+            method: method.into(),
+            schedule,
+            parameters,
+            learning_rates: None,
+            dampings: None,
+            decay: None,
+            average: None,
+            takes: Takes::Given,
+        }
     }
 
     /// Adds a parameter.
@@ -237,6 +248,30 @@ impl Group {
     #[must_use]
     pub fn dampings(self, dampings: &[f64]) -> Self {
         Group { dampings: Some(dampings.to_vec()), ..self }
+    }
+
+    /// Says which parameters of [`Builder::parameters`](super::Builder::parameters) this group takes. Default [`Takes::Given`].
+    ///
+    /// ```
+    /// use layerwise::optim::{AdamW, Group, Muon, Optimizer, Parameter, Takes};
+    /// use layerwise::{Context, Shape};
+    /// let ctx = Context::cpu();
+    /// let parameter = |name: &str, rows, cols| {
+    ///     let shape = Shape::matrix(rows, cols);
+    ///     Ok::<_, layerwise::Error>(Parameter::new(name, &ctx.zeros(shape)?, &ctx.zeros(shape)?))
+    /// };
+    /// let model = [parameter("embedding", 100, 8)?, parameter("hidden", 8, 8)?, parameter("bias", 8, 1)?, parameter("head", 100, 8)?];
+    /// let optimizer = Optimizer::builder(&ctx)
+    ///     .group(Group::new(Muon::default()).takes(Takes::Matrices))
+    ///     .group(Group::new(AdamW::default()).takes(Takes::Vectors))
+    ///     .group(Group::new(AdamW::default()).takes(Takes::named(["embedding", "head"])))
+    ///     .parameters(model)
+    ///     .build()?;
+    /// # Ok::<(), layerwise::Error>(())
+    /// ```
+    #[must_use]
+    pub fn takes(self, takes: Takes) -> Self {
+        Group { takes, ..self }
     }
 
     /// Sets amount and place of the weight decay, instead of the method's own.

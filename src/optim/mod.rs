@@ -40,8 +40,11 @@ mod adam;
 mod beats;
 mod builder;
 #[cfg(feature = "checkpoint")]
+mod bytes;
+#[cfg(feature = "checkpoint")]
 mod checkpoint;
 mod config;
+mod draft;
 mod eigenvalue_corrected;
 #[cfg(feature = "checkpoint")]
 mod file;
@@ -55,11 +58,17 @@ mod learning_rate;
 mod muon;
 mod natural_gradient;
 mod optimizer;
+mod rebind;
+mod refresh;
+mod routing;
 mod schedule;
 mod sgd;
 mod shampoo;
 mod soap;
 mod stack;
+#[cfg(feature = "checkpoint")]
+mod suspended;
+mod work;
 
 pub use adam::{Adam, AdamW};
 pub use builder::Builder;
@@ -74,6 +83,7 @@ pub use learning_rate::LearningRateSchedule;
 pub use muon::{Muon, MuonScale};
 pub use natural_gradient::NaturalGradient;
 pub use optimizer::{MemoryReport, Optimizer};
+pub use routing::Takes;
 pub use schedule::{Beat, Schedule};
 pub use sgd::Sgd;
 pub use shampoo::{EpsilonScale, Shampoo};

@@ -1,15 +1,17 @@
 //! The optimizer: one prepared plan and the cadence of its segments.
 
-use super::beats::Segments;
+use super::beats::{Kind, Segments};
 use super::builder::Builder;
 use super::config::{Check, narrow};
 use super::health::{Health, ParameterHealth, TrialHealth};
-use super::schedule::{Beat, Schedule};
+use super::refresh::{Refresh, Waiting};
+use super::schedule::Schedule;
+use super::work::Work;
 use crate::context::Context;
 use crate::error::Result;
 use crate::plan::{Plan, block};
 use crate::prepared::Prepared;
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 
 /// All groups, ready to step.
 ///
@@ -18,15 +20,20 @@ use crate::tensor::Tensor;
 /// cadence of statistics and refreshes.
 #[derive(Debug)]
 pub struct Optimizer {
-    context: Context,
-    prepared: Prepared,
+    pub(super) context: Context,
+    /// What it was built from, with the tensors in force.
+    pub(super) sources: Builder,
+    pub(super) prepared: Prepared,
     pub(super) groups: Vec<GroupState>,
-    memory: MemoryReport,
+    pub(super) memory: MemoryReport,
     pub(super) step: u64,
     pub(super) gathering: Gathering,
     /// The next step starts from the caller's f16 weights.
     pub(super) load: bool,
-    work: Vec<usize>,
+    /// Refreshes that are due or half done before the next step.
+    pub(super) waiting: Waiting,
+    /// Kept from step to step for their memory.
+    pub(super) work: Work,
     #[cfg(feature = "gpu")]
     belt: Option<wgpu::util::StagingBelt>,
 }
@@ -48,6 +55,8 @@ pub(crate) struct Gathering {
 #[derive(Debug)]
 pub(crate) struct GroupState {
     pub(crate) segments: Segments,
+    /// One a bucket.
+    pub(crate) refreshes: Vec<Refresh>,
     pub(crate) trials: usize,
     /// `[items, 1, 2]`: base learning rates and factors of gradients, to be copied into the blocks.
     pub(crate) rates: Tensor,
@@ -63,6 +72,8 @@ pub(crate) struct GroupState {
     pub(crate) parameters: Vec<(String, usize, usize)>,
     /// What is kept between steps: the blocks first, then what the method keeps.
     pub(crate) kept: Vec<StateTensor>,
+    /// Copies of inputs of refreshes that a frame budget cuts: they matter while one is half done.
+    pub(crate) snapshots: Vec<StateTensor>,
     #[cfg(feature = "checkpoint")]
     pub(crate) method: super::config::Method,
 }
@@ -85,7 +96,7 @@ pub struct MemoryReport {
     pub blocks: u64,
     /// Momentum and moments.
     pub moments: u64,
-    /// Running averages of factors.
+    /// Running averages of factors, and their copies with a [frame budget](Builder::frame_budget).
     pub statistics: u64,
     /// Inverses.
     pub roots: u64,
@@ -100,6 +111,18 @@ impl MemoryReport {
     pub fn total(&self) -> u64 {
         self.blocks + self.moments + self.statistics + self.roots + self.copies + self.scratch
     }
+
+    /// Counts an f32 tensor.
+    pub(super) fn add(&mut self, kind: Kind, shape: Shape) {
+        let bytes = match kind {
+            Kind::Block => &mut self.blocks,
+            Kind::Moment => &mut self.moments,
+            Kind::Statistics => &mut self.statistics,
+            Kind::Root => &mut self.roots,
+            Kind::Copy => &mut self.copies,
+        };
+        *bytes += 4 * shape.elements() as u64;
+    }
 }
 
 impl Optimizer {
@@ -108,16 +131,18 @@ impl Optimizer {
         Builder::new(context)
     }
 
-    pub(crate) fn new(context: &Context, prepared: Prepared, groups: Vec<GroupState>, memory: MemoryReport, gathering: Gathering) -> Self {
+    pub(crate) fn new(sources: Builder, prepared: Prepared, groups: Vec<GroupState>, memory: MemoryReport, gathering: Gathering) -> Self {
         Optimizer {
-            context: context.clone(),
+            context: sources.context.clone(),
+            sources,
             prepared,
             groups,
             memory,
             step: 0,
             gathering,
             load: true,
-            work: Vec::new(),
+            waiting: Waiting::default(),
+            work: Work::default(),
             #[cfg(feature = "gpu")]
             belt: None,
         }
@@ -132,14 +157,15 @@ impl Optimizer {
         if self.groups.iter().any(|g| g.upload.is_some()) {
             return self.step_with_change();
         }
-        self.with_work(|prepared, work| prepared.run(work))
+        self.with_work(|prepared, work| prepared.run_parts(work.iter().cloned()))
     }
 
     /// A step whose encoder also holds the copy of changed learning rates.
     #[cfg(feature = "gpu")]
     fn step_with_change(&mut self) -> Result<()> {
         let gpu = self.context.gpu_device("step")?.clone();
-        let (before, waiting) = ((self.step, self.gathering, self.load), self.groups.iter().map(|g| g.upload.clone()).collect::<Vec<_>>());
+        let before = (self.step, self.gathering, self.load, self.waiting.clone());
+        let uploads = self.groups.iter().map(|g| g.upload.clone()).collect::<Vec<_>>();
         gpu.notice();
         let outcome = gpu.scoped("submit", || {
             let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("layerwise step") });
@@ -148,8 +174,8 @@ impl Optimizer {
             Ok(())
         });
         if let Err(error) | Ok(Err(error)) = outcome {
-            (self.step, self.gathering, self.load) = before;
-            self.groups.iter_mut().zip(waiting).for_each(|(g, w)| g.upload = w);
+            (self.step, self.gathering, self.load, self.waiting) = before;
+            self.groups.iter_mut().zip(uploads).for_each(|(g, w)| g.upload = w);
             return Err(error);
         }
         Ok(())
@@ -163,7 +189,10 @@ impl Optimizer {
     #[cfg(feature = "gpu")]
     pub fn record(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         self.flush(encoder)?;
-        self.with_work(|prepared, work| prepared.record(encoder, work))
+        self.with_work(|prepared, work| {
+            let descriptor = wgpu::ComputePassDescriptor { label: Some("layerwise"), timestamp_writes: None };
+            prepared.record_parts(&mut encoder.begin_compute_pass(&descriptor), work.iter().cloned())
+        })
     }
 
     /// Records one step into an open compute pass.
@@ -177,7 +206,7 @@ impl Optimizer {
         let found = || format!("new learning rates of group {} in waiting", waiting.unwrap_or(0));
         let allowed = "no waiting change: call `flush(&mut encoder)` before you open the pass";
         Check("Optimizer").that("record_into_pass", waiting.is_none(), found(), allowed)?;
-        self.with_work(|prepared, work| prepared.record_into_pass(pass, work))
+        self.with_work(|prepared, work| prepared.record_parts(pass, work.iter().cloned()))
     }
 
     /// Records the copy of changed learning rates into `encoder`; only needed before [`record_into_pass`](Self::record_into_pass).
@@ -300,14 +329,6 @@ impl Optimizer {
         self.prepared.plan()
     }
 
-    /// The names of the segments that the next step runs, in order.
-    pub fn next_segments(&self) -> Vec<&str> {
-        let mut work = Vec::new();
-        self.collect_work(&mut work);
-        let segments = self.plan().segments();
-        work.iter().filter_map(|&s| segments.get(s)).map(|s| s.name.as_str()).collect()
-    }
-
     /// The cadence of a group; `None` for methods without statistics.
     pub fn schedule(&self, group: usize) -> Option<Schedule> {
         self.groups.get(group)?.segments.schedule
@@ -315,7 +336,7 @@ impl Optimizer {
 
     /// Every tensor that is kept between steps, by name: `PARAMETER.momentum`, `PARAMETER.left_statistics`, ... (a stack's name is `FIRST..LAST`).
     pub fn state(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.groups.iter().flat_map(|g| &g.kept).map(|kept| (kept.name.as_str(), &kept.tensor))
+        self.groups.iter().flat_map(|g| g.kept.iter().chain(&g.snapshots)).map(|kept| (kept.name.as_str(), &kept.tensor))
     }
 
     /// Memory held, by purpose.
@@ -350,60 +371,6 @@ impl Optimizer {
             parameters.extend(group.report(&blocks));
         }
         Ok(Health { parameters })
-    }
-
-    fn collect_work(&self, work: &mut Vec<usize>) {
-        let Gathering { every, taken, clip, .. } = self.gathering;
-        let completes = taken + 1 == every;
-        for group in &self.groups {
-            let s = &group.segments;
-            if group.changed || group.upload.is_some() {
-                work.push(s.rates);
-            }
-            work.extend(s.load.filter(|_| self.load));
-            let checks = |schedule: Schedule| schedule.segments(self.step).any(|beat| beat == Beat::CheckTaps);
-            if completes && s.schedule.is_some_and(checks) {
-                work.push(s.check_taps);
-            }
-            work.extend(s.gather.map(|[first, more]| if taken == 0 { first } else { more }));
-        }
-        if !completes {
-            return;
-        }
-        work.extend(clip);
-        for group in &self.groups {
-            let s = &group.segments;
-            match s.schedule {
-                None => work.extend([s.begin, s.apply]),
-                Some(schedule) => work.extend(schedule.segments(self.step).filter_map(|beat| match beat {
-                    Beat::CheckTaps => None,
-                    Beat::Begin => Some(s.begin),
-                    Beat::Accumulate => Some(s.accumulate),
-                    Beat::Refresh(bucket) => s.refresh.get(bucket).copied(),
-                    Beat::Start(bucket) => s.start.get(bucket).copied(),
-                    Beat::Apply => Some(s.apply),
-                    Beat::ApplyPlain => Some(s.apply_plain),
-                })),
-            }
-        }
-    }
-
-    /// Runs or records this step's segments; the step counts if that succeeds.
-    fn with_work(&mut self, run: impl FnOnce(&mut Prepared, &[usize]) -> Result<()>) -> Result<()> {
-        let mut work = std::mem::take(&mut self.work);
-        work.clear();
-        self.collect_work(&mut work);
-        let outcome = run(&mut self.prepared, &work);
-        self.work = work;
-        outcome?;
-        self.load = false;
-        self.gathering.taken += 1;
-        if self.gathering.taken == self.gathering.every {
-            self.gathering.taken = 0;
-            self.step += 1;
-        }
-        self.groups.iter_mut().for_each(|g| g.changed = false);
-        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@ mod access;
 pub mod block;
 mod cost;
 mod curvature_op;
+pub(crate) mod cut;
 mod op;
 #[allow(clippy::module_inception, reason = "the room and its main type share the name that readers look for")]
 mod plan;

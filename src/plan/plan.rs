@@ -16,6 +16,8 @@ pub struct Segment {
     pub name: String,
     /// Indices of its operations.
     pub ops: Range<usize>,
+    /// While it runs, the first value of each pair stands for the second.
+    pub(crate) stand_ins: Vec<(u32, u32)>,
 }
 
 /// A linear list of operations over values. Holds no memory and no device.
@@ -61,7 +63,11 @@ impl Plan {
     /// The same plan with one segment an operation, named `INDEX operation`: run it step by step on two devices to see which operation diverges first.
     #[must_use]
     pub fn by_operation(&self) -> Plan {
-        let segments = self.ops.iter().enumerate().map(|(i, op)| Segment { name: format!("{i} {}", op.name()), ops: i..i + 1 }).collect();
+        let named = |(i, op): (usize, &Op)| {
+            let stand_ins = self.segments.iter().find(|s| s.ops.contains(&i)).map(|s| s.stand_ins.clone()).unwrap_or_default();
+            Segment { name: format!("{i} {}", op.name()), ops: i..i + 1, stand_ins }
+        };
+        let segments = self.ops.iter().enumerate().map(named).collect();
         Plan { segments, ..self.clone() }
     }
 
@@ -93,7 +99,7 @@ impl Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for segment in &self.segments {
-            writeln!(f, "{}:", segment.name)?;
+            writeln!(f, "{}{}:", segment.name, if segment.stand_ins.is_empty() { "" } else { " (of the snapshot)" })?;
             for op in &self.ops[segment.ops.clone()] {
                 let operands = op.operands();
                 f.write_str("  ")?;

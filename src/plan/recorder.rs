@@ -74,7 +74,7 @@ impl Recorder {
     /// Starts a segment: operations from here on belong to it, and an engine can run it by itself, by the index returned here.
     pub fn segment(&mut self, name: impl Into<String>) -> usize {
         let start = self.ops.len();
-        self.segments.push(Segment { name: name.into(), ops: start..start });
+        self.segments.push(Segment { name: name.into(), ops: start..start, stand_ins: Vec::new() });
         self.segments.len() - 1
     }
 

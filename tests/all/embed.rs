@@ -1,5 +1,8 @@
 //! The wgpu application author's view: his device, his buffers, his encoder; nothing hidden.
 
+mod hosts;
+mod picture;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,7 +17,9 @@ use crate::case::{Case, case_gpu};
 type Outcome = Result<(), Failed>;
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![
+    let mut list = picture::cases();
+    list.extend(hosts::cases());
+    list.extend([
         case_gpu("embed::steady_state_creates_nothing", steady_state_creates_nothing),
         case_gpu("embed::a_step_is_one_submit_and_record_is_none", submits),
         case_gpu("embed::two_steps_in_one_encoder_equal_two_submits", two_steps_in_one_encoder),
@@ -23,7 +28,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case_gpu("embed::imported_buffers_at_odd_offsets", imported_buffers),
         case_gpu("embed::double_buffered_gradients", double_buffered),
         case_gpu("embed::waves_keep_the_result_and_cut_barriers", waves),
-    ]
+    ]);
+    list
 }
 
 fn values(seed: u32, count: usize) -> Vec<f32> {
@@ -40,6 +46,10 @@ struct Training {
 
 impl Training {
     fn new(ctx: &Context) -> layerwise::Result<Training> {
+        Training::with_budget(ctx, u64::MAX)
+    }
+
+    fn with_budget(ctx: &Context, flops: u64) -> layerwise::Result<Training> {
         let kfac = Kfac { precondition_every: 3, statistics_every: 2, ..Kfac::default() };
         let shapes = [Shape::matrix(6, 5); 4];
         let (weights, gradients) = (ctx.arena(&shapes)?, ctx.arena(&shapes)?);
@@ -63,6 +73,7 @@ impl Training {
         }
         let parameter = |i: usize| Parameter::new(format!("other{i}"), &more[i], &more_gradients[i]);
         let optimizer = Optimizer::builder(ctx)
+            .frame_budget(flops)
             .group(group)
             .group(Group::new(AdamW::default()).parameter(parameter(0)).parameter(parameter(1)))
             .group(Group::new(Sgd { momentum: 0.9, ..Sgd::default() }).parameter(parameter(2)))
@@ -109,8 +120,12 @@ fn own_context() -> Result<Context, Failed> {
 }
 
 fn steady_state_creates_nothing(_: &Context) -> Outcome {
+    [u64::MAX, 500].into_iter().try_for_each(steady_state_with)
+}
+
+fn steady_state_with(budget: u64) -> Outcome {
     let ctx = own_context()?;
-    let mut training = Training::new(&ctx)?;
+    let mut training = Training::with_budget(&ctx, budget)?;
     let (device, queue) = gpu(&ctx)?;
     let start = resources(device);
     ensure(start[0] > 0 && start[1] > 0 && start[3] > 0, || format!("the counters do not count: {start:?}"))?;
@@ -146,7 +161,7 @@ fn submissions(queue: &wgpu::Queue) -> Result<u64, Failed> {
 
 fn submits(_: &Context) -> Outcome {
     let ctx = own_context()?;
-    let mut training = Training::new(&ctx)?;
+    let mut training = Training::with_budget(&ctx, 500)?;
     let (device, queue) = gpu(&ctx)?;
     for step in 0..8 {
         let before = submissions(queue)?;
@@ -230,18 +245,23 @@ fn rate_change(ctx: &Context) -> Outcome {
 }
 
 /// The host's own device, with a handler that counts what reaches it.
-fn host_device() -> Result<(wgpu::Adapter, wgpu::Device, wgpu::Queue, Arc<AtomicUsize>), Failed> {
+fn host_device() -> Result<HostDevice, Failed> {
+    host_device_with(|adapter| (layerwise::required_features(adapter), layerwise::required_limits(adapter)))
+}
+
+/// Adapter, device, queue, and how many errors reached the handler.
+type HostDevice = (wgpu::Adapter, wgpu::Device, wgpu::Queue, Arc<AtomicUsize>);
+
+/// As [`host_device`], with features and limits of the host's choice.
+fn host_device_with(choose: impl Fn(&wgpu::Adapter) -> (wgpu::Features, wgpu::Limits)) -> Result<HostDevice, Failed> {
     let wanted = std::env::var("LAYERWISE_ADAPTER").unwrap_or_default().to_lowercase();
     let backends = if wanted.is_empty() { wgpu::Backends::PRIMARY } else { wgpu::Backends::all() };
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() });
     let adapters = pollster::block_on(instance.enumerate_adapters(backends));
     let matches = |a: &wgpu::Adapter| format!("{:?}", a.get_info()).to_lowercase().contains(&wanted);
     let adapter = adapters.into_iter().find(matches).ok_or("no adapter: `scripts/test --setup`")?;
-    let descriptor = wgpu::DeviceDescriptor {
-        required_features: layerwise::required_features(&adapter),
-        required_limits: layerwise::required_limits(&adapter),
-        ..wgpu::DeviceDescriptor::default()
-    };
+    let (required_features, required_limits) = choose(&adapter);
+    let descriptor = wgpu::DeviceDescriptor { required_features, required_limits, ..wgpu::DeviceDescriptor::default() };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| e.to_string())?;
     let errors = Arc::new(AtomicUsize::new(0));
     let counter = errors.clone();

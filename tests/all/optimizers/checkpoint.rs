@@ -54,10 +54,10 @@ fn weights(layers: &[Layer]) -> Result<Vec<Vec<f32>>, Failed> {
 }
 
 /// Key, shape and bytes of each tensor, sorted, and the metadata.
-type Content = (Vec<(String, Vec<usize>, Vec<u8>)>, HashMap<String, String>);
+pub(super) type Content = (Vec<(String, Vec<usize>, Vec<u8>)>, HashMap<String, String>);
 
 /// All state, bit by bit.
-fn content(bytes: &[u8]) -> Result<Content, Failed> {
+pub(super) fn content(bytes: &[u8]) -> Result<Content, Failed> {
     let file = SafeTensors::deserialize(bytes)?;
     let mut tensors: Vec<_> = file.iter().map(|(name, t)| (name.to_owned(), t.shape().to_vec(), t.data().to_vec())).collect();
     tensors.sort();

@@ -152,7 +152,7 @@ fn groups(ctx: &Context) -> Outcome {
     let three = Layer::new(ctx, 3, 3, 4, 2)?;
     let build = |groups: Vec<Group>| groups.into_iter().fold(Optimizer::builder(ctx), |builder, g| builder.group(g)).build();
     let sgd = || Group::new(Sgd::default());
-    let half = ctx.zeros_of(a.weight.shape(), ElementType::F16)?;
+    let half = ctx.zeros_of(a.inputs.shape(), ElementType::F16)?;
     let untapped = Parameter::new("w", &a.weight, &a.gradient);
     let config = |group: Vec<Group>, wanted: &str, says: &str| match build(group) {
         Err(error @ Error::Config { field, .. }) if field == wanted && error.to_string().contains(says) => Ok(()),
@@ -177,8 +177,7 @@ fn groups(ctx: &Context) -> Outcome {
         other => Err(format!("{wanted}: {other:?}")),
     };
     shape(sgd().parameter(Parameter::new("w", &a.weight, &a.inputs)), "w.gradient")?;
-    shape(sgd().parameter(Parameter::new("w", &a.weight, &half)), "w.gradient")?;
-    shape(sgd().parameter(Parameter::new("w", &half, &a.gradient)), "w.weight")?;
+    shape(kfac().parameter(untapped.clone().samples(&half, &a.output_gradients)), "w.inputs")?;
     shape(sgd().parameter(a.parameter("a")).parameter(three.parameter("b")), "b.weight")?;
     shape(kfac().parameter(untapped.clone().samples(&a.output_gradients, &a.output_gradients)), "w.inputs")?;
     shape(kfac().parameter(untapped.clone().samples(&a.inputs, &a.inputs)), "w.output_gradients")?;

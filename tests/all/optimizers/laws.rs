@@ -313,10 +313,12 @@ fn state_size(ctx: &Context) -> Outcome {
     let factors = 4 * (trials * (out * out + (inn + 1) * (inn + 1))) as u64;
     for method in methods() {
         let layer = Layer::new(ctx, trials, out, inn, 1)?;
+        let planned = Optimizer::builder(ctx).group(single(method, &layer)).memory()?;
         let bytes = optimizer(ctx, single(method, &layer))?.memory();
+        ensure(planned == bytes, || format!("{method:?}: planned {planned:?}, built {bytes:?}"))?;
         let want = match method {
             Method::Sgd(m) => (if m.momentum > 0.0 { weight } else { 0 }, 0, 0),
-            Method::Adam(_) | Method::AdamW(_) => (2 * weight, 0, 0),
+            Method::Adam(Adam { amsgrad, .. }) | Method::AdamW(AdamW { amsgrad, .. }) => ((2 + u64::from(amsgrad)) * weight, 0, 0),
             Method::EigenvalueCorrectedShampoo(_) => (2 * weight, factors, factors),
             Method::Soap(m) => {
                 let sides = [out, inn + 1].into_iter().filter(|&n| n <= m.max_precondition_dim);

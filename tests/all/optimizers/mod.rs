@@ -1,17 +1,21 @@
 //! Optimizers: configuration, laws, trials, cadence, embedding, checkpoints.
 
 mod adaptation;
+mod budget;
 mod cadence;
 #[cfg(feature = "checkpoint")]
 mod checkpoint;
 mod config;
 mod curvature;
 mod embed;
+mod fuzz;
 mod gradients;
 mod kfac;
 mod laws;
 mod muon;
+mod rebind;
 mod rig;
+mod routing;
 mod shampoo;
 mod soap;
 
@@ -20,6 +24,8 @@ use crate::case::Case;
 pub(crate) fn cases() -> Vec<Case> {
     #[allow(unused_mut, reason = "feature checkpoint adds cases")]
     let mut cases = vec![
+        budget::cases(),
+        rebind::cases(),
         config::cases(),
         laws::cases(),
         kfac::cases(),
@@ -29,6 +35,8 @@ pub(crate) fn cases() -> Vec<Case> {
         soap::cases(),
         muon::cases(),
         gradients::cases(),
+        routing::cases(),
+        fuzz::cases(),
         cadence::cases(),
         embed::cases(),
     ];

@@ -1,0 +1,279 @@
+//! What an optimizer will be, before it has memory.
+
+use super::beats::{Beats, Keep, Kept, Kind, Segments, Start, record};
+use super::builder::Builder;
+use super::config::{Method, Row, narrow, put};
+use super::group::{Group, Parameter};
+use super::intake::{self, Intake};
+use super::optimizer::{Gathering, GroupState, MemoryReport, StateTensor};
+use super::refresh::Refresh;
+use super::stack::{Stack, Wishes, form_stacks};
+use crate::context::Context;
+use crate::error::Result;
+use crate::plan::{Plan, Recorder, Value, block};
+use crate::prepared::Bindings;
+use crate::tensor::{Shape, Tensor};
+
+/// An optimizer without its memory.
+pub(super) struct Draft {
+    pub(super) plan: Plan,
+    /// The caller's tensors; after [`allocate`](Self::allocate) also ours.
+    pub(super) bindings: Bindings,
+    pub(super) groups: Vec<GroupDraft>,
+    pub(super) memory: MemoryReport,
+    pub(super) gathering: Gathering,
+}
+
+/// A group without its memory.
+pub(super) struct GroupDraft {
+    pub(super) segments: Segments,
+    pub(super) trials: usize,
+    pub(super) rates: Value,
+    /// What it starts with.
+    settings: Vec<f32>,
+    /// The blocks first, then what the method keeps.
+    pub(super) kept: Vec<Kept>,
+    /// One a bucket.
+    pub(super) refreshes: Vec<Refresh>,
+    /// Copies of inputs of refreshes that a budget cuts.
+    pub(super) snapshots: Vec<Kept>,
+    /// What each of a stack's blocks starts with, stack by stack.
+    blocks: Vec<Vec<f32>>,
+    /// (name, stack, layer) of each parameter.
+    pub(super) parameters: Vec<(String, usize, usize)>,
+    #[cfg(feature = "checkpoint")]
+    method: Method,
+}
+
+impl Draft {
+    pub(super) fn new(builder: &Builder) -> Result<Draft> {
+        let groups = &builder.groups;
+        let trials = builder.check()?;
+        let (mut r, mut bindings) = (Recorder::new(), Bindings::new());
+        let mut drafts = Vec::with_capacity(groups.len());
+        let clip = if builder.clip.is_some() { Some(r.scratch("global_clip", Shape::new(trials[0], 1, 1))?) } else { None };
+        let (scale, mut gradients) = (builder.loss_scale.unwrap_or(1.0), Vec::new());
+        let intake = Intake { scaled: builder.loss_scale.is_some(), every: builder.gather, clip, l2: false };
+        for (i, group) in groups.iter().enumerate() {
+            let prefix = if groups.len() == 1 { String::new() } else { format!("group {i} ") };
+            let common = Common { trials: trials[i], intake, scale };
+            drafts.push(add_group(&mut r, &mut bindings, group, common, &prefix, &mut gradients)?);
+        }
+        let clip = match (clip, builder.clip) {
+            (Some(out), Some(max)) => {
+                let segment = r.segment("clip by global norm");
+                intake::clip(&mut r, &gradients, narrow(max), out)?;
+                Some(segment)
+            }
+            _ => None,
+        };
+        let mut plan = r.finish();
+        if let Some(budget) = builder.frame_budget {
+            drafts.iter_mut().for_each(|group| group.cut(&builder.context, &mut plan, budget));
+        }
+        let mut memory = MemoryReport { scratch: plan.scratch_bytes(), ..MemoryReport::default() };
+        for group in &drafts {
+            memory.add(Kind::Block, group.rates.shape());
+            group.kept.iter().chain(&group.snapshots).for_each(|k| memory.add(k.kind, k.value.shape()));
+        }
+        let gathering = Gathering { every: builder.gather, taken: 0, clip, scaled: intake.scaled };
+        Ok(Draft { plan, bindings, groups: drafts, memory, gathering })
+    }
+
+    /// Makes and binds what the optimizer owns.
+    pub(super) fn allocate(&mut self, context: &Context) -> Result<Vec<GroupState>> {
+        let mut states = Vec::with_capacity(self.groups.len());
+        for group in &self.groups {
+            let rates = context.upload(group.rates.shape(), &group.settings)?;
+            self.bindings.bind(group.rates, &rates);
+            let mut kept = Vec::with_capacity(group.kept.len());
+            for (i, k) in group.kept.iter().enumerate() {
+                let shape = k.value.shape();
+                let tensor = match group.blocks.get(i) {
+                    Some(rows) => context.upload(shape, rows)?,
+                    None => match k.start {
+                        Start::Zeros => context.zeros(shape)?,
+                        Start::Identity => context.upload(shape, &identities(shape))?,
+                        Start::Ones => context.upload(shape, &vec![1.0; shape.elements()])?,
+                    },
+                };
+                self.bindings.bind(k.value, &tensor);
+                kept.push(state_tensor(k.name.clone(), k.stack, &tensor));
+            }
+            if let Some((_, loss)) = group.segments.observe {
+                // Until the first loss is observed.
+                self.bindings.bind(loss, &context.zeros(loss.shape())?);
+            }
+            let mut snapshots = Vec::with_capacity(group.snapshots.len());
+            for k in &group.snapshots {
+                let tensor = context.zeros(k.value.shape())?;
+                self.bindings.bind(k.value, &tensor);
+                snapshots.push(state_tensor(k.name.clone(), k.stack, &tensor));
+            }
+            states.push(GroupState {
+                segments: group.segments.clone(),
+                refreshes: group.refreshes.clone(),
+                trials: group.trials,
+                rates,
+                settings: group.settings.clone(),
+                changed: false,
+                upload: None,
+                blocks: kept.iter().take(group.blocks.len()).map(|k| k.tensor.clone()).collect(),
+                parameters: group.parameters.clone(),
+                kept,
+                snapshots,
+                #[cfg(feature = "checkpoint")]
+                method: group.method,
+            });
+        }
+        Ok(states)
+    }
+}
+
+/// What groups have in common.
+struct Common {
+    trials: usize,
+    intake: Intake,
+    scale: f64,
+}
+
+impl GroupDraft {
+    /// Cuts refreshes that the budget does not hold.
+    fn cut(&mut self, context: &Context, plan: &mut Plan, budget: u64) {
+        // What turns moments with the bases must not see them change on the way.
+        if self.segments.schedule.is_some_and(|schedule| schedule.update_first) {
+            return;
+        }
+        let flops = |segment: &usize| {
+            let ops = plan.segments[*segment].ops.clone();
+            context.units(&plan.ops[ops]).into_iter().fold(0, u64::saturating_add)
+        };
+        let large: Vec<usize> = self.segments.refresh.iter().copied().filter(|segment| flops(segment) > budget).collect();
+        // What belongs to a stack by its name can be saved with it.
+        let stacks: Vec<(String, usize)> =
+            self.kept.iter().filter_map(|k| Some((k.name.strip_suffix(".block")?.to_owned(), k.stack))).collect();
+        let stack_of = |name: &str| {
+            let (stack, _) = name.rsplit_once('.')?;
+            stacks.iter().find(|s| s.0 == stack).map(|s| s.1)
+        };
+        let (cuts, copies) = plan.cut(&large, |info| stack_of(&info.name).is_some());
+        self.refreshes = self.segments.refresh.iter().map(|&s| Refresh::new(s, cuts.iter().copied().find(|c| c.compute == s))).collect();
+        let mut copies: Vec<Value> = copies.into_values().collect();
+        copies.sort_unstable_by_key(|value| value.id);
+        for value in copies {
+            let name = plan.values[value.id as usize].name.clone();
+            let stack = stack_of(&name).unwrap_or(0);
+            self.snapshots.push(Kept { name, stack, value, kind: Kind::Statistics, start: Start::Zeros });
+        }
+    }
+}
+
+fn add_group(
+    r: &mut Recorder,
+    bindings: &mut Bindings,
+    group: &Group,
+    common: Common,
+    prefix: &str,
+    gradients: &mut Vec<(Value, Value)>,
+) -> Result<GroupDraft> {
+    let Common { trials, mut intake, scale } = common;
+    let members = form_stacks(&group.parameters, group.needs_taps());
+    let rows: Vec<f32> = (0..trials).flat_map(|trial| block_row(group, trial, scale)).collect();
+    let (decay, l2) = group.decay_form();
+    intake.l2 = l2;
+    let wishes = Wishes { taps: group.wants(), decay, intake, average: group.average.is_some() };
+    let (mut stacks, mut blocks, mut kept, mut methods) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for member in &members {
+        let parameters: Vec<&Parameter> = member.iter().map(|&i| &group.parameters[i]).collect();
+        let stack = Stack::declare(&mut Keep { stack: stacks.len(), r, kept: &mut methods }, bindings, &parameters, wishes)?;
+        gradients.push((stack.intake.raw, stack.block));
+        let name = format!("{}.block", stack.name);
+        kept.push(Kept { name, stack: stacks.len(), value: stack.block, kind: Kind::Block, start: Start::Zeros });
+        blocks.push(rows.repeat(stack.layers));
+        stacks.push(stack);
+    }
+    let items = stacks.iter().map(Stack::items).sum();
+    let rates = r.state(format!("{prefix}learning_rates"), Shape::new(items, 1, 2))?;
+    let setting = |row: &[f32]| [block::LEARNING_RATE, block::GRADIENT_SCALE].map(|column| row[column as usize]);
+    let settings = blocks.iter().flat_map(|rows: &Vec<f32>| rows.chunks(block::WIDTH)).flat_map(setting).collect();
+    let apart = intake.every > 1 || intake.clip.is_some();
+    let segments: Segments = match &group.method {
+        Method::Sgd(m) => record(m, r, &mut methods, stacks, rates, apart, prefix)?,
+        Method::Adam(m) => record(m, r, &mut methods, stacks, rates, apart, prefix)?,
+        Method::AdamW(m) => record(m, r, &mut methods, stacks, rates, apart, prefix)?,
+        Method::Foof(m) => record(m, r, &mut methods, stacks, rates, apart, prefix)?,
+        Method::NaturalGradient(m) => record(m, r, &mut methods, stacks, rates, apart, prefix)?,
+        Method::Shampoo(m) => record(m, r, &mut methods, stacks, rates, apart, prefix)?,
+        Method::EigenvalueCorrectedShampoo(m) => record(m, r, &mut methods, stacks, rates, apart, prefix)?,
+        Method::Soap(m) => record(m, r, &mut methods, stacks, rates, apart, prefix)?,
+        Method::Kfac(m) => record(m, r, &mut methods, stacks, rates, apart, prefix)?,
+        Method::Muon(m) => record(m, r, &mut methods, stacks, rates, apart, prefix)?,
+    };
+    kept.extend(methods);
+    let mut places = vec![(0, 0); group.parameters.len()];
+    for (s, member) in members.iter().enumerate() {
+        for (layer, &parameter) in member.iter().enumerate() {
+            places[parameter] = (s, layer);
+        }
+    }
+    let parameters = group.parameters.iter().zip(places).map(|(p, (stack, layer))| (p.name.clone(), stack, layer)).collect();
+    Ok(GroupDraft {
+        refreshes: segments.refresh.iter().map(|&segment| Refresh::new(segment, None)).collect(),
+        snapshots: Vec::new(),
+        segments,
+        trials,
+        rates,
+        settings,
+        kept,
+        blocks,
+        parameters,
+        #[cfg(feature = "checkpoint")]
+        method: group.method,
+    })
+}
+
+#[cfg_attr(not(feature = "checkpoint"), allow(unused_variables, reason = "only a checkpoint cuts stacks"))]
+fn state_tensor(name: String, stack: usize, tensor: &Tensor) -> StateTensor {
+    StateTensor {
+        name,
+        #[cfg(feature = "checkpoint")]
+        stack,
+        tensor: tensor.clone(),
+    }
+}
+
+fn block_row(group: &Group, trial: usize, loss_scale: f64) -> Row {
+    let mut row = [0.0; block::WIDTH];
+    row[block::RIDGE as usize] = 1.0;
+    row[block::DAMPING_SCALE as usize] = 1.0;
+    group.schedule.fill(&mut row);
+    match group.method_of(trial) {
+        Method::Sgd(m) => m.fill(&mut row),
+        Method::Adam(m) => m.fill(&mut row),
+        Method::AdamW(m) => m.fill(&mut row),
+        Method::Kfac(m) => m.fill(&mut row),
+        Method::Foof(m) => m.fill(&mut row),
+        Method::NaturalGradient(m) => m.fill(&mut row),
+        Method::Shampoo(m) => m.fill(&mut row),
+        Method::EigenvalueCorrectedShampoo(m) => m.fill(&mut row),
+        Method::Soap(m) => m.fill(&mut row),
+        Method::Muon(m) => m.fill(&mut row),
+    }
+    put(&mut row, block::GRADIENT_SCALE, 1.0 / loss_scale);
+    put(&mut row, block::AVERAGE_DECAY, group.average.unwrap_or(0.0));
+    if let Some(decay) = group.decay {
+        put(&mut row, block::WEIGHT_DECAY, decay.amount());
+    }
+    if group.decay_form().1 {
+        row.swap(block::WEIGHT_DECAY as usize, block::L2_DECAY as usize);
+    }
+    row
+}
+
+fn identities(shape: Shape) -> Vec<f32> {
+    let mut values = vec![0.0; shape.elements()];
+    for item in values.chunks_mut(shape.rows * shape.cols) {
+        item.iter_mut().step_by(shape.cols + 1).for_each(|x| *x = 1.0);
+    }
+    values
+}
