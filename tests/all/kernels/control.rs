@@ -171,7 +171,7 @@ fn after_the_first(context: &Context) -> Outcome {
         let (bad, before) = (row.data[block::FLAG as usize] != 0.0, row.data[block::STATISTICS_WEIGHT as usize]);
         let mut new = step(row);
         if !bad && before == 0.0 {
-            for column in [block::STEP, block::WEIGHT1, block::WEIGHT2] {
+            for column in [block::STEP, block::WEIGHT1, block::WEIGHT2, block::AVERAGE] {
                 *at(&mut new, column) = row.data[column as usize];
             }
             *at(&mut new, block::GATE) = 0.0;
