@@ -1,11 +1,11 @@
 //! Random methods, settings, shapes and gradients: nothing panics, no weight is ever not finite, and every refusal is counted.
 
+use layerwise::linalg::{self, NewtonSchulz};
 use layerwise::optim::{
     Accumulation, Adam, AdamW, DampingSplit, EigenvalueCorrectedShampoo, EpsilonScale, Foof, Graft, Group, Kfac, KfacForm,
-    LearningRateSchedule, LevenbergMarquardt, Method, Muon, MuonScale, NaturalGradient, Optimizer, OutputGradients, Parameter, Sgd, Shampoo,
-    Soap, StatisticsStart, WeightDecay,
+    LearningRateSchedule, LevenbergMarquardt, Method, Muon, MuonScale, NaturalGradient, Optimizer, OutputGradients, Parameter, Sgd,
+    Shampoo, Soap, StatisticsStart, WeightDecay,
 };
-use layerwise::linalg::{self, NewtonSchulz};
 use layerwise::{Context, ElementType, Shape, Tensor};
 use libtest_mimic::Failed;
 
@@ -94,7 +94,8 @@ fn method(c: &mut Choices, index: usize) -> Method {
             ..Foof::default()
         }
         .into(),
-        5 => NaturalGradient { learning_rate: rate, momentum, damping: c.power(-8.0, 0.0), output_gradients: samples, weight_decay: decay }.into(),
+        5 => NaturalGradient { learning_rate: rate, momentum, damping: c.power(-8.0, 0.0), output_gradients: samples, weight_decay: decay }
+            .into(),
         6 => Shampoo {
             learning_rate: rate,
             beta1: c.of(&[0.0, 0.9]),
@@ -122,7 +123,8 @@ fn method(c: &mut Choices, index: usize) -> Method {
             ..Shampoo::default()
         }
         .into(),
-        7 => EigenvalueCorrectedShampoo { learning_rate: rate, precondition_every, start_step, ..EigenvalueCorrectedShampoo::default() }.into(),
+        7 => EigenvalueCorrectedShampoo { learning_rate: rate, precondition_every, start_step, ..EigenvalueCorrectedShampoo::default() }
+            .into(),
         8 => Soap {
             learning_rate: rate,
             weight_decay: decay,
@@ -192,7 +194,7 @@ fn run(ctx: &Context, index: usize) -> Outcome {
     let method = method(&mut c, index);
     let (trials, layers) = (1 + c.below(3), 1 + c.below(2));
     let most = if matches!(method, Method::NaturalGradient(_)) { 6 } else { 96 };
-    let mut side = |c: &mut Choices| if c.below(6) == 0 { 1 } else { 1 + c.below(most) };
+    let side = |c: &mut Choices| if c.below(6) == 0 { 1 } else { 1 + c.below(most) };
     let (out, mut inn, n) = (side(&mut c), side(&mut c), 1 + c.below(40));
     if matches!(method, Method::Muon(_)) {
         inn = inn.max(2);
@@ -221,7 +223,8 @@ fn run(ctx: &Context, index: usize) -> Outcome {
     builder = if clips { builder.clip_global_norm(c.power(-3.0, 3.0)) } else { builder };
     builder = if scaled { builder.loss_scale(c.of(&[0.5, 1024.0])) } else { builder };
     let mut optimizer = builder.build()?;
-    let case = || format!("configuration {index}, {layers} layers [{trials}, {out}, {inn}], {n} samples, {every}, {clips}, {scaled}, {method:?}");
+    let case =
+        || format!("configuration {index}, {layers} layers [{trials}, {out}, {inn}], {n} samples, {every}, {clips}, {scaled}, {method:?}");
     let mut expected = vec![vec![0u64; trials]; layers];
     let mut bad = vec![vec![false; trials]; layers];
     for step in 0..STEPS {
@@ -255,7 +258,8 @@ fn run(ctx: &Context, index: usize) -> Outcome {
     for (parameter, expected) in health.parameters.iter().zip(&expected) {
         for (trial, &expected) in parameter.trials.iter().zip(expected) {
             // Taps, infinite norms and sums of gradients are refused, too.
-            let more = clips || every > 1 || scaled || !matches!(method, Method::Sgd(_) | Method::Adam(_) | Method::AdamW(_) | Method::Muon(_));
+            let more =
+                clips || every > 1 || scaled || !matches!(method, Method::Sgd(_) | Method::Adam(_) | Method::AdamW(_) | Method::Muon(_));
             let seen = if more { trial.skipped >= expected || scaled } else { trial.skipped == expected };
             ensure(seen && trial.steps + trial.skipped == optimizer.steps(), || format!("{}: {expected} refusals: {health}", case()))?;
         }
