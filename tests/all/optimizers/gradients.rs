@@ -91,7 +91,7 @@ fn refuses_an_infinite_norm(ctx: &Context) -> Outcome {
 
 /// `k` gradients make one step with their mean; weights rest in between; one that is not finite refuses the step of its trial.
 fn accumulates(ctx: &Context) -> Outcome {
-    for method in methods() {
+    for method in moved_by_the_first() {
         for every in [2u64, 3] {
             let (gathered, meant) = (Layer::new(ctx, 2, 5, 7, 3)?, Layer::new(ctx, 2, 5, 7, 3)?);
             let mut one = Optimizer::builder(ctx).group(single(method, &gathered)).accumulate_gradients(every).build()?;
@@ -167,7 +167,7 @@ fn named(method: Method, layer: &Layer, decay: WeightDecay) -> Group {
 /// L2 is a gradient with the decay in it; the others shrink weights beside the update, everywhere or where it shrinks them too.
 fn decays(ctx: &Context) -> Outcome {
     let (rate, lambda) = (0.05, 0.3);
-    for method in methods() {
+    for method in moved_by_the_first() {
         let run = |decay: WeightDecay, by_hand: f64| -> Result<(Vec<f32>, Vec<f32>), Failed> {
             let layer = Layer::new(ctx, 2, 5, 7, 3)?;
             let mut optimizer = optimizer(ctx, named(method, &layer, decay).learning_rates(&[rate, rate]))?;
@@ -212,7 +212,7 @@ fn decays(ctx: &Context) -> Outcome {
 /// The running average of each layer's weights, from the weights as they were read.
 fn averages(ctx: &Context) -> Outcome {
     let decay = 0.75;
-    for method in methods() {
+    for method in moved_by_the_first() {
         let layers = Layer::stack(ctx, 2, 2, 5, 7, 3)?;
         let group = Group::new(method).parameter(layers[0].parameter("a")).parameter(layers[1].parameter("b")).average(decay);
         let mut optimizer = optimizer(ctx, group)?;
@@ -351,6 +351,11 @@ fn refusals(ctx: &Context) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// All but SOAP, whose first gradient moves no weight, and whose null spaces tell gradients apart that differ by a rounding.
+fn moved_by_the_first() -> Vec<Method> {
+    methods().into_iter().filter(|m| !matches!(m, Method::Soap(_))).collect()
 }
 
 pub(crate) fn cases() -> Vec<Case> {
