@@ -68,6 +68,7 @@ fn adam_update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgr
         }
         let shrinks = (p.n.y & DECOUPLED) != 0u || ((p.n.y & CAUTIOUS) != 0u && step * weight >= 0.0);
         if (shrinks) { weight *= 1.0 - rate * decay; }
-        w[at] = weight - step / denominator;
+        let next = weight - step / denominator;
+        if ((bitcast<u32>(next) & 0x7fffffffu) < 0x7f800000u) { w[at] = next; }
     }
 }

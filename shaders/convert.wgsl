@@ -14,6 +14,12 @@ fn item_offset(v: u32, b: u32) -> u32 {
     return p.views[v].offset + (b / p.views[v].div) % p.views[v].modulo * p.views[v].item;
 }
 
+// Within f16's range: the language leaves open what becomes of the rest. NaN stays.
+fn bounded(x: f32) -> f32 {
+    if ((bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u) { return x; }
+    return clamp(x, -65504.0, 65504.0);
+}
+
 @compute @workgroup_size(256)
 fn convert(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let area = p.views[1].rows * p.views[1].cols;
@@ -25,7 +31,7 @@ fn convert(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
         if (p.n.y == 1u) {
             var pair = vec2<f32>(bitcast<f32>(x[first + e]), 0.0);
             if (e + 1u < area) { pair.y = bitcast<f32>(x[first + e + 1u]); }
-            out[(to + e) / 2u] = pack2x16float(pair);
+            out[(to + e) / 2u] = pack2x16float(vec2<f32>(bounded(pair.x), bounded(pair.y)));
         } else {
             let pair = unpack2x16float(x[(first + e) / 2u]);
             out[to + e] = bitcast<u32>(pair.x);

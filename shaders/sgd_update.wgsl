@@ -59,6 +59,7 @@ fn sgd_update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgro
         }
         let shrinks = (p.n.y & DECOUPLED) != 0u || ((p.n.y & CAUTIOUS) != 0u && direction * weight >= 0.0);
         if (shrinks) { weight *= 1.0 - rate * decay; }
-        w[at] = weight - rate * direction;
+        let next = weight - rate * direction;
+        if ((bitcast<u32>(next) & 0x7fffffffu) < 0x7f800000u) { w[at] = next; }
     }
 }

@@ -89,6 +89,11 @@ fn combine(to: &mut [f32], alpha: f32, x: Option<&[f32]>, beta: f32, y: Option<&
     }
 }
 
+/// Rounded, within f16's range. NaN stays.
+fn bounded(x: f32) -> half::f16 {
+    half::f16::from_f32(x.clamp(-65504.0, 65504.0))
+}
+
 /// `out = x` in the other element type.
 pub(super) fn convert(op: &Convert, memory: &mut Memory<'_>) {
     let mut out = memory.take(op.out);
@@ -102,8 +107,8 @@ pub(super) fn convert(op: &Convert, memory: &mut Memory<'_>) {
             ElementType::F32 => out.words_mut()[first..first + elements].copy_from_slice(&source[..elements]),
             ElementType::F16 => {
                 for (i, pair) in source[..elements].chunks(2).enumerate() {
-                    let low = u32::from(half::f16::from_f32(pair[0]).to_bits());
-                    let high = pair.get(1).map_or(0, |&p| u32::from(half::f16::from_f32(p).to_bits()));
+                    let low = u32::from(bounded(pair[0]).to_bits());
+                    let high = pair.get(1).map_or(0, |&p| u32::from(bounded(p).to_bits()));
                     out.words_mut()[first / 2 + i] = f32::from_bits(low | high << 16);
                 }
             }

@@ -8,6 +8,12 @@ use crate::plan::block::{
 };
 use crate::plan::{AdamUpdate, DecayForm, GraftDirection, SgdUpdate, Value};
 
+/// A weight that would overflow stays.
+#[inline(always)]
+fn finite(next: f32, w: f32) -> f32 {
+    if next.is_finite() { next } else { w }
+}
+
 /// The weight after a decay of `shrink` beside an update along `direction`.
 #[inline(always)]
 fn shrunk(w: f32, direction: f32, shrink: f32, form: DecayForm) -> f32 {
@@ -41,7 +47,7 @@ impl Sgd {
 
     #[inline(always)]
     fn stepped(self, w: f32, direction: f32) -> f32 {
-        shrunk(w, direction, self.rate * self.decay, self.form) - self.rate * direction
+        finite(shrunk(w, direction, self.rate * self.decay, self.form) - self.rate * direction, w)
     }
 
     #[inline(always)]
@@ -90,7 +96,7 @@ impl Adam {
             None => self.step * m,
             Some((next, now)) => self.rate * (beta1 * m / next + new1 * g / now),
         };
-        shrunk(w, step, self.rate * self.decay, self.form) - step / (v.sqrt() / self.root + self.epsilon)
+        finite(shrunk(w, step, self.rate * self.decay, self.form) - step / (v.sqrt() / self.root + self.epsilon), w)
     }
 
     #[inline(always)]

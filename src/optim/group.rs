@@ -88,7 +88,8 @@ impl Taps {
 pub struct Parameter {
     /// Its name in messages, printed plans and health reports; unique within an optimizer.
     pub name: String,
-    /// `[trials, out, in]`, updated by each step. In f16 it is a copy of an f32 master that the optimizer keeps, made at the first step. With KFAC one more column than inputs means that the last column is the bias.
+    /// `[trials, out, in]`, updated by each step. In f16 it is a copy of an f32 master that the optimizer keeps, made at the first step
+    /// (at most 65504 in magnitude). With KFAC one more column than inputs means that the last column is the bias.
     pub weight: Tensor,
     /// The gradient of the mean loss, same shape, f32 or f16, read by each step.
     pub gradient: Tensor,

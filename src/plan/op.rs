@@ -109,7 +109,7 @@ impl Axpby {
     }
 }
 
-/// `out = x` with a change of element type (f32 to packed f16, round to nearest even, or back). Both dense.
+/// `out = x` with a change of element type (f32 to packed f16, round to nearest even, at most 65504 in magnitude; or back). Both dense.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Convert {
     /// Source.
@@ -325,7 +325,8 @@ pub enum DecayForm {
 
 /// SGD's fused tail (PyTorch's order): weight decay (L2, or decoupled as in `AdamW`), momentum with dampening, Nesterov, update.
 ///
-/// Reads learning rate, momentum, dampening, decay, step and gate from the block. Items behind a closed gate are left alone.
+/// Reads learning rate, momentum, dampening, decay, step and gate from the block. Items behind a closed gate are left alone, and so are weights that would
+/// not be finite.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SgdUpdate {
     /// Weights, updated in place.
@@ -346,7 +347,8 @@ pub struct SgdUpdate {
 
 /// Adam's fused tail (PyTorch's order).
 ///
-/// Reads learning rate, betas, epsilon, decay, carried weights and gate from the block. Items behind a closed gate are left alone.
+/// Reads learning rate, betas, epsilon, decay, carried weights and gate from the block. Items behind a closed gate are left alone, and so are weights that
+/// would not be finite.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamUpdate {
     /// Weights, updated in place.

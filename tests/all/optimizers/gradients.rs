@@ -17,6 +17,10 @@ fn norm(x: &[f32]) -> f64 {
     wide(x).iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
+fn needs_taps(method: &Method) -> bool {
+    matches!(method, Method::Kfac(_) | Method::Foof(_) | Method::NaturalGradient(_))
+}
+
 #[allow(clippy::cast_possible_truncation, reason = "rounding to f32 is the purpose")]
 fn narrow(x: f64) -> f32 {
     x as f32
@@ -130,7 +134,7 @@ fn accumulates(ctx: &Context) -> Outcome {
 
 /// A power of two in the loss changes no bit; a change of the scale holds from the next step on; an overflow is refused.
 fn unscales(ctx: &Context) -> Outcome {
-    for method in methods().into_iter().filter(|m| !matches!(m, Method::Kfac(_))) {
+    for method in methods().into_iter().filter(|m| !needs_taps(m)) {
         let (scaled, plain) = (Layer::new(ctx, 2, 5, 7, 3)?, Layer::new(ctx, 2, 5, 7, 3)?);
         let mut one = Optimizer::builder(ctx).group(single(method, &scaled)).loss_scale(1024.0).build()?;
         let mut two = optimizer(ctx, single(method, &plain))?;
@@ -261,7 +265,7 @@ fn f16_weights(ctx: &Context) -> Outcome {
         fill(&tensor, seed, 0)?;
         Ok(tensor)
     };
-    for method in methods().into_iter().filter(|m| !matches!(m, Method::Kfac(_))) {
+    for method in methods().into_iter().filter(|m| !needs_taps(m)) {
         for half_gradient in [false, true] {
             let (weight, gradient) = (half(3)?, if half_gradient { half(4)? } else { ctx.zeros(shape)? });
             // The same numbers in f32.
@@ -294,7 +298,7 @@ fn f16_weights(ctx: &Context) -> Outcome {
 /// What gathers, averages and widens resumes bit by bit, also between two gradients of one step.
 #[cfg(feature = "checkpoint")]
 fn resumes(ctx: &Context) -> Outcome {
-    for method in methods().into_iter().filter(|m| !matches!(m, Method::Kfac(_))) {
+    for method in methods().into_iter().filter(|m| !needs_taps(m)) {
         let shape = Shape::new(2, 5, 7);
         let build = || -> Result<(Tensor, Tensor, Optimizer), Failed> {
             let (weight, gradient) = (ctx.zeros_of(shape, ElementType::F16)?, ctx.zeros(shape)?);
