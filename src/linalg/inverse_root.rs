@@ -2,7 +2,7 @@
 
 use super::normalise::{self, column, finish, largest_eigenvalue, normalise};
 use crate::error::{Error, Result};
-use crate::plan::control::{ACTIVE, COMMIT, LAMBDA, ROOT, SCALE, SHIFT, UNSCALE};
+use crate::plan::control::{ACTIVE, COMMIT, LAMBDA, MEASURE, NORMAL, ROOT, SCALE, SHIFT, STEPS, UNSCALE};
 use crate::plan::{Axpby, Coef, EIGH_SINGLE_MAX, Gemm, KronFactor, Order, Recorder, Reduce, ReduceKind, SpectrumScale, Stage, Value};
 use crate::tensor::Shape;
 
@@ -73,6 +73,35 @@ impl Default for InverseRootOptions {
 /// # Errors
 /// [`Error::Shape`] where `a` is not square, [`Error::Config`] for a p or a number of iterations out of range, or a constant ridge that is negative.
 pub fn inverse_root(r: &mut Recorder, a: Value, p: u32, options: &InverseRootOptions) -> Result<(Value, Value)> {
+    let found = find(r, a, p, options)?;
+    Ok((found.root, found.ok))
+}
+
+/// As [`inverse_root`], and a report of each item, `[batch, 1, 3]`: residual `max |M - I|` and kept iterations (Newton; 0 by eigenvalues), and the largest
+/// eigenvalue before the ridge (0 where that is not finite).
+pub(crate) fn inverse_root_reported(r: &mut Recorder, a: Value, p: u32, options: &InverseRootOptions) -> Result<(Value, Value, Value)> {
+    let found = find(r, a, p, options)?;
+    let report = r.scratch("inverse_root.report", Shape::new(found.control.items(), 1, 3))?;
+    let weight = Coef::Const(if found.newton { 1.0 } else { 0.0 });
+    for (i, measured) in [MEASURE, STEPS].into_iter().enumerate() {
+        r.record(Axpby { alpha: weight, ..Axpby::copy(column(found.control, measured)?, report.col_range(i..i + 1)?) })?;
+    }
+    let largest = r.quotient(1.0, Some(found.top), column(found.control, NORMAL)?, false)?;
+    r.copy(largest, report.col_range(2..3)?)?;
+    Ok((found.root, found.ok, report))
+}
+
+/// A root with what was learned on the way.
+struct Found {
+    root: Value,
+    ok: Value,
+    control: Value,
+    /// Largest eigenvalue of the normalised matrix.
+    top: Value,
+    newton: bool,
+}
+
+fn find(r: &mut Recorder, a: Value, p: u32, options: &InverseRootOptions) -> Result<Found> {
     let refuse = |field, allowed, found| Error::Config { method: "inverse_root", field, found, allowed };
     if !(1..=8).contains(&p) {
         return Err(refuse("p", "1 to 8", p.to_string()));
@@ -99,12 +128,13 @@ pub fn inverse_root(r: &mut Recorder, a: Value, p: u32, options: &InverseRootOpt
     if eigen { by_eigenvalues(r, scaled, p, &ridge, control) } else { by_newton(r, scaled, p, &ridge, control, options.iterations) }
 }
 
-fn by_eigenvalues(r: &mut Recorder, a: Value, p: u32, ridge: &normalise::Ridge, control: Value) -> Result<(Value, Value)> {
+fn by_eigenvalues(r: &mut Recorder, a: Value, p: u32, ridge: &normalise::Ridge, control: Value) -> Result<Found> {
     let n = a.rows();
     let shape = Shape::new(a.items(), n, n);
     let (values, vectors) = r.eigh(a, Order::Ascending)?;
     let vectors = normalise::reorthogonalise(r, vectors)?;
-    r.record(ridge.control(Stage::Start, p, values.col_range(n - 1..n)?, control))?;
+    let top = values.col_range(n - 1..n)?;
+    r.record(ridge.control(Stage::Start, p, top, control))?;
     let half = r.scratch("inverse_root.half", shape)?;
     let (shift, block) = (Coef::column(LAMBDA), Some(control));
     r.record(SpectrumScale { x: vectors, values, shift, exponent: 2 * p, out: half, block })?;
@@ -112,10 +142,10 @@ fn by_eigenvalues(r: &mut Recorder, a: Value, p: u32, ridge: &normalise::Ridge, 
     r.record(KronFactor { scale: n as f32, ..KronFactor::new(half.t(), product) })?;
     r.record(Axpby { alpha: Coef::column(UNSCALE), block, ..Axpby::copy(product, root) })?;
     let ok = finish(r, control, root, f32::MAX)?;
-    Ok((root, ok))
+    Ok(Found { root, ok, control, top, newton: false })
 }
 
-fn by_newton(r: &mut Recorder, a: Value, p: u32, ridge: &normalise::Ridge, control: Value, iterations: usize) -> Result<(Value, Value)> {
+fn by_newton(r: &mut Recorder, a: Value, p: u32, ridge: &normalise::Ridge, control: Value, iterations: usize) -> Result<Found> {
     let n = a.rows();
     let shape = Shape::new(a.items(), n, n);
     let top = largest_eigenvalue(r, a, control)?;
@@ -177,5 +207,5 @@ fn by_newton(r: &mut Recorder, a: Value, p: u32, ridge: &normalise::Ridge, contr
         r.record(Axpby { alpha: half, beta: half, gate: commit, ..Axpby::add(next_root, next_root.t(), root) })?;
     }
     let ok = finish(r, control, root, 0.1)?;
-    Ok((root, ok))
+    Ok(Found { root, ok, control, top, newton: true })
 }

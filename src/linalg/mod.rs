@@ -14,6 +14,7 @@ mod spd_solve;
 mod spectral_norm;
 
 pub use eigh::eigh;
+pub(crate) use inverse_root::inverse_root_reported;
 pub use inverse_root::{InverseRootOptions, Method, Ridge, inverse_root};
 pub use orthonormalise::orthonormalise;
 pub use polar::{NewtonSchulz, PolarOptions, polar};

@@ -181,7 +181,7 @@ fn add_group(
     let rows: Vec<f32> = (0..trials).flat_map(|trial| block_row(group, trial, scale)).collect();
     let (decay, l2) = group.decay_form();
     intake.l2 = l2;
-    let wishes = Wishes { taps: group.wants(), decay, intake, average: group.average.is_some() };
+    let wishes = Wishes { taps: group.wants(), decay, intake, average: group.average.is_some(), tracks: group.tracks };
     let (mut stacks, mut blocks, mut kept, mut methods) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for member in &members {
         let parameters: Vec<&Parameter> = member.iter().map(|&i| &group.parameters[i]).collect();

@@ -208,6 +208,7 @@ pub struct Group {
     pub(crate) decay: Option<WeightDecay>,
     pub(crate) average: Option<f64>,
     pub(crate) takes: Takes,
+    pub(crate) tracks: bool,
 }
 
 impl Group {
@@ -223,6 +224,7 @@ impl Group {
             decay: None,
             average: None,
             takes: Takes::Given,
+            tracks: false,
         }
     }
 
@@ -279,6 +281,13 @@ impl Group {
     #[must_use]
     pub fn weight_decay(self, decay: WeightDecay) -> Self {
         Group { decay: Some(decay), ..self }
+    }
+
+    /// Measures how far each step moves each weight: [`TrialHealth::update_ratio`](super::TrialHealth::update_ratio). Costs a copy of the weights and two
+    /// reductions in each step; off by default.
+    #[must_use]
+    pub fn track_updates(self) -> Self {
+        Group { tracks: true, ..self }
     }
 
     /// Keeps a running average of the weights, `average <- decay average + (1 - decay) W` after each step, the weights themselves at first

@@ -35,6 +35,14 @@ pub struct TrialHealth {
     pub damping: f32,
     /// Learning rate of the last step, schedule included.
     pub learning_rate: f32,
+    /// Residual `max |M - I|` of the roots in force, the largest of the layer's; [`Shampoo`](super::Shampoo) by Newton's iteration, else 0.
+    pub root_residual: f32,
+    /// Iterations that these roots took, the most of the layer's; as `root_residual`.
+    pub root_iterations: u64,
+    /// Largest eigenvalue of the statistics under the roots in force, the largest of the layer's; [`Shampoo`](super::Shampoo), else 0.
+    pub largest_eigenvalue: f32,
+    /// `|W_new - W| / |W|` (Frobenius) of the last step, 0 if it was refused; in groups with [`Group::track_updates`](super::Group::track_updates), else 0.
+    pub update_ratio: f32,
 }
 
 impl Health {
@@ -62,6 +70,10 @@ impl TrialHealth {
             ridge: row[block::RIDGE as usize],
             damping: row[block::DAMPING as usize] * row[block::RIDGE as usize] * row[block::DAMPING_SCALE as usize],
             learning_rate: row[block::CURRENT_RATE as usize],
+            root_residual: row[block::RESIDUAL as usize],
+            root_iterations: count(block::ITERATIONS),
+            largest_eigenvalue: row[block::LARGEST_EIGENVALUE as usize],
+            update_ratio: row[block::UPDATE_RATIO as usize],
         }
     }
 }

@@ -7,7 +7,7 @@ use super::config::{Accumulation, Check, Row, WeightDecay, put};
 use super::graft::Graft;
 use super::stack::Stack;
 use crate::error::Result;
-use crate::linalg::{self, InverseRootOptions, Ridge, inverse_root};
+use crate::linalg::{self, InverseRootOptions, Ridge, inverse_root_reported};
 use crate::plan::{
     Advance, Axpby, Clock, Coef, DecayForm, FactorDamping, Gemm, KronFactor, Recorder, ReduceKind, RootOutcome, SgdUpdate, Value, block,
 };
@@ -253,7 +253,7 @@ impl Beats for Shampoo {
             method: self.root_method,
             ..InverseRootOptions::default()
         };
-        let (mut roots, mut all_ok) = (Vec::new(), None);
+        let (mut roots, mut reports, mut all_ok) = (Vec::new(), Vec::new(), None);
         for part in &state.parts {
             let mut trace = None;
             for factor in part.factors() {
@@ -262,17 +262,19 @@ impl Beats for Shampoo {
                 if trace.is_none() {
                     trace = Some(r.reduce(ReduceKind::Trace, 1.0, statistics)?);
                 }
-                let (root, ok) = inverse_root(r, corrected, factor.p, &options)?;
+                let (root, ok, report) = inverse_root_reported(r, corrected, factor.p, &options)?;
                 all_ok = Some(match all_ok {
                     None => ok,
                     Some(before) => r.matmul(before, ok)?,
                 });
+                reports.push(report);
                 roots.extend(trace.map(|trace| (root, trace, factor)));
             }
         }
         let Some(good) = all_ok else { return Ok(()) };
         let ok = r.scratch(format!("{}.ok", stack.name), scalar)?;
         r.record(RootOutcome { left_ok: good, right_ok: good, ok, block: row })?;
+        report_worst(r, &reports, row, ok)?;
         for (root, trace, factor) in roots {
             // 0 where the outcome is, and where the statistics are still zero.
             let gate = Some(r.quotient(1.0, Some(ok), trace, false)?);
@@ -308,6 +310,20 @@ impl Beats for Shampoo {
         }
         Ok(())
     }
+}
+
+/// Books the worst of the roots' reports, where all are accepted.
+fn report_worst(r: &mut Recorder, reports: &[Value], row: Value, ok: Value) -> Result<()> {
+    let all = r.scratch("reports", Shape::new(row.items(), reports.len(), 3))?;
+    for (i, report) in reports.iter().enumerate() {
+        r.copy(*report, all.row_range(i..i + 1)?)?;
+    }
+    for (i, column) in [block::RESIDUAL, block::ITERATIONS, block::LARGEST_EIGENVALUE].into_iter().enumerate() {
+        let worst = r.reduce(ReduceKind::MaxAbs, 1.0, all.col_range(i..i + 1)?)?;
+        let column = row.col_range(column as usize..column as usize + 1)?;
+        r.record(Axpby { gate: Some(ok), ..Axpby::copy(worst, column) })?;
+    }
+    Ok(())
 }
 
 impl Shampoo {

@@ -26,6 +26,8 @@ pub(crate) struct Stack {
     pub(crate) master: Option<Master>,
     /// Running average of the weight.
     average: Option<Value>,
+    /// The weight before the step, where updates are measured.
+    before: Option<Value>,
 }
 
 /// How a group wants its stacks.
@@ -35,6 +37,7 @@ pub(crate) struct Wishes {
     pub(crate) decay: Option<DecayForm>,
     pub(crate) intake: Intake,
     pub(crate) average: bool,
+    pub(crate) tracks: bool,
 }
 
 /// The plan's view of a stack's taps, already repeated over the trials that share them.
@@ -112,8 +115,9 @@ impl Stack {
         };
         let average = if wishes.average { Some(keep.named(format!("{name}.average"), shape, Kind::Copy)?) } else { None };
         let block = keep.r.state(format!("{name}.block"), Shape::new(layers * trials, 1, block::WIDTH))?;
+        let before = if wishes.tracks { Some(keep.r.scratch(format!("{name}.before"), shape)?) } else { None };
         let (weight, gradient) = (master.map_or(weight, |m| m.value), intake.value);
-        Ok(Stack { name, layers, trials, weight, gradient, taps, block, decay: wishes.decay, intake, master, average })
+        Ok(Stack { name, layers, trials, weight, gradient, taps, block, decay: wishes.decay, intake, master, average, before })
     }
 
     /// Where the decay enters, for a method that has it at `own`.
@@ -147,6 +151,9 @@ impl Stack {
     }
 
     pub(crate) fn begin(&self, r: &mut Recorder, update_first: bool, refuses_large_norms: bool) -> Result<()> {
+        if let Some(before) = self.before {
+            r.copy(self.weight, before)?;
+        }
         self.intake.shape(r, self.block, self.weight)?;
         if refuses_large_norms {
             // The check refuses what is above 1e18: a square above 1e37 here.
@@ -158,6 +165,14 @@ impl Stack {
 
     /// What follows an update: the running average of the weight, and the caller's f16.
     pub(crate) fn finish(&self, r: &mut Recorder) -> Result<()> {
+        if let Some(before) = self.before {
+            let change = r.axpby(1.0, self.weight, -1.0, before)?;
+            let [change, size] = [change, before].map(|x| r.reduce(ReduceKind::SumSq, 1.0, x));
+            let (change, size) = (change?, size?);
+            let norm = r.quotient(1.0, Some(change), change, true)?;
+            let ratio = r.quotient(1.0, Some(norm), size, true)?;
+            r.copy(ratio, self.column(block::UPDATE_RATIO)?)?;
+        }
         if let Some(average) = self.average {
             // As w + decay (average - w): a decay of 0 gives w exactly.
             let change = r.axpby(1.0, average, -1.0, self.weight)?;

@@ -95,4 +95,12 @@ columns! {
     TICKS = 49,
     /// Device: 1 from the gradient that starts SOAP's statistics until there are eigenvectors of them.
     FRESH = 50,
+    /// Device: residual of the roots in force, the largest of the layer's.
+    RESIDUAL = 51,
+    /// Device: iterations that they took, the most of the layer's.
+    ITERATIONS = 52,
+    /// Device: largest eigenvalue under them, the largest of the layer's.
+    LARGEST_EIGENVALUE = 53,
+    /// Device: norm of the last update over the norm of the weight before it.
+    UPDATE_RATIO = 54,
 }

@@ -80,7 +80,6 @@ fn method(c: &mut Choices, index: usize) -> Method {
                 precondition_every,
                 start_step,
                 weight_decay: decay,
-                ..Kfac::default()
             }
             .into()
         }
@@ -233,7 +232,7 @@ fn run(ctx: &Context, index: usize) -> Outcome {
                 if role == 1 {
                     let area = shape.rows * shape.cols;
                     // Of a mean, what is within range of one gradient may not be.
-                    let refused = |x: &f32| if every == 1 { !(x.abs() <= 1e18) } else { !x.is_finite() };
+                    let refused = |x: &f32| if every == 1 { x.is_nan() || x.abs() > 1e18 } else { !x.is_finite() };
                     (0..trials).for_each(|t| bad[l][t] |= x[t * area..(t + 1) * area].iter().any(refused));
                 }
             }

@@ -7,6 +7,7 @@ mod cadence;
 mod checkpoint;
 mod config;
 mod curvature;
+mod diagnostics;
 mod embed;
 mod fuzz;
 mod gradients;
@@ -36,6 +37,7 @@ pub(crate) fn cases() -> Vec<Case> {
         muon::cases(),
         gradients::cases(),
         routing::cases(),
+        diagnostics::cases(),
         fuzz::cases(),
         cadence::cases(),
         embed::cases(),
