@@ -2,8 +2,10 @@
 
 use super::config::Check;
 use super::draft::Draft;
-use super::group::{Group, Parameter};
-use super::optimizer::{GroupState, MemoryReport, Optimizer};
+use super::group::Group;
+use super::memory::MemoryReport;
+use super::optimizer::{GroupState, Optimizer};
+use super::parameter::Parameter;
 use super::routing::route;
 use crate::context::Context;
 use crate::error::Result;

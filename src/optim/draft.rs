@@ -3,9 +3,11 @@
 use super::beats::{Beats, Keep, Kept, Kind, Segments, Start, record};
 use super::builder::Builder;
 use super::config::{Method, Row, narrow, put};
-use super::group::{Group, Parameter};
+use super::group::Group;
 use super::intake::{self, Intake};
-use super::optimizer::{Gathering, GroupState, MemoryReport, StateTensor};
+use super::memory::MemoryReport;
+use super::optimizer::{Gathering, GroupState, StateTensor};
+use super::parameter::Parameter;
 use super::refresh::Refresh;
 use super::stack::{Stack, Wishes, form_stacks};
 use crate::context::Context;

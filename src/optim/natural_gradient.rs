@@ -2,8 +2,8 @@
 
 use super::beats::{Beats, Keep};
 use super::config::{Check, Row, put};
-use super::group::{Parameter, Taps};
 use super::kfac::{OutputGradients, clip, update};
+use super::parameter::{Parameter, Taps};
 use super::stack::{Stack, TapValues};
 use crate::error::{Error, Result};
 use crate::linalg::spd_solve;

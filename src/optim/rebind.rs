@@ -2,8 +2,9 @@
 
 use super::config::Check;
 use super::draft::Draft;
-use super::group::{Group, Parameter};
+use super::group::Group;
 use super::optimizer::Optimizer;
+use super::parameter::Parameter;
 use super::stack::form_stacks;
 use crate::error::{Error, Result};
 

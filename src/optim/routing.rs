@@ -1,7 +1,8 @@
 //! Which group takes which parameter.
 
 use super::config::Check;
-use super::group::{Group, Parameter};
+use super::group::Group;
+use super::parameter::Parameter;
 use crate::error::{Error, Result};
 use crate::tensor::Shape;
 

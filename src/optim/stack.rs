@@ -1,8 +1,8 @@
 //! Layers of one shape that share dispatches.
 
 use super::beats::{Keep, Kind};
-use super::group::{Parameter, Taps, Wants};
 use super::intake::{Gradient, Intake, Master, external};
+use super::parameter::{Parameter, Taps, Wants};
 use crate::error::Result;
 use crate::plan::{Advance, Axpby, CheckFinite, Clock, Coef, DecayForm, Recorder, ReduceKind, Value, block};
 use crate::prepared::Bindings;

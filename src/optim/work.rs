@@ -17,7 +17,7 @@ pub(super) struct Work {
 }
 
 impl Optimizer {
-    /// The names of the segments that the next step runs, in order; with a [frame budget](Builder::frame_budget) some of them in part.
+    /// The names of the segments that the next step runs, in order; with a [frame budget](super::Builder::frame_budget) some of them in part.
     pub fn next_segments(&self) -> Vec<&str> {
         let mut work = Work::default();
         self.collect_work(&mut work);
@@ -25,14 +25,14 @@ impl Optimizer {
         work.parts.iter().filter_map(|part| segments.get(part.0)).map(|s| s.name.as_str()).collect()
     }
 
-    /// Flops of the refresh work that the next step adds: what [`frame_budget`](Builder::frame_budget) limits.
+    /// Flops of the refresh work that the next step adds: what [`frame_budget`](super::Builder::frame_budget) limits.
     pub fn next_refresh_flops(&self) -> u64 {
         self.collect_work(&mut Work::default())
     }
 
     /// Starts a half-done refresh again from its beginning: to be called after a recorded step was dropped instead of submitted.
     ///
-    /// Only with a [frame budget](Builder::frame_budget) is there such a refresh, and the dropped step may have held a part of it.
+    /// Only with a [frame budget](super::Builder::frame_budget) is there such a refresh, and the dropped step may have held a part of it.
     pub fn restart_refresh(&mut self) {
         self.waiting.done = 0;
     }

@@ -5,9 +5,10 @@ use std::collections::hash_map::Entry;
 
 use super::access::Access;
 use super::block;
-use super::op::{Axpby, Op, RootOutcome};
+use super::op::{Axpby, Op};
 use super::plan::{Plan, Segment};
 use super::spectral_op::Quotient;
+use super::update_op::RootOutcome;
 use super::value::{Role, Value, ValueInfo};
 use crate::tensor::{ElementType, Shape};
 

@@ -10,6 +10,7 @@ mod op;
 mod plan;
 mod recorder;
 mod spectral_op;
+mod update_op;
 mod value;
 #[cfg_attr(not(feature = "gpu"), allow(dead_code, reason = "only the GPU engine orders its work in waves"))]
 pub(crate) mod wave;
@@ -18,8 +19,7 @@ pub use access::{Access, Operand};
 pub use cost::Cost;
 pub use curvature_op::{ControlStage, DampingControl, DirectionOutcome, SpectralDivide};
 pub use op::{
-    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, Convert, DecayForm, Distribution, FactorDamping, Gemm,
-    GraftDirection, KlClip, KronFactor, NormClip, NormRatio, Op, RandomFill, Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,
+    Axpby, CheckFinite, Cholesky, ColumnMean, Convert, Distribution, Gemm, KronFactor, Op, RandomFill, Reduce, ReduceKind, SolveTriangular,
 };
 pub use plan::{Plan, Segment};
 pub use recorder::Recorder;
@@ -28,5 +28,8 @@ pub(crate) use spectral_op::EIGH_PAIR;
 pub use spectral_op::{
     EIGH_SINGLE_MAX, Eigh, IterationControl, OPERATOR_NORM_MAX, OperatorNorm, Order, Qr, Quotient, SortColumns, SpectrumScale, Stage,
     control,
+};
+pub use update_op::{
+    AdamUpdate, Advance, Clock, DecayForm, FactorDamping, GraftDirection, KlClip, NormClip, NormRatio, RootOutcome, SgdUpdate,
 };
 pub use value::{Coef, Role, Value, ValueInfo};

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use super::access::Access;
 use super::cost::Cost;
-use super::op::{DecayForm, Op};
+use super::op::Op;
+use super::update_op::DecayForm;
 use super::value::{Coef, Role, Value, ValueInfo};
 use crate::tensor::Shape;
 

@@ -1,12 +1,10 @@
 //! Records operations, checking each, into a [`Plan`].
 
 use super::curvature_op::{DampingControl, DirectionOutcome, SpectralDivide};
-use super::op::{
-    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, ColumnMean, Convert, FactorDamping, Gemm, GraftDirection, KlClip, KronFactor,
-    NormClip, NormRatio, Op, RandomFill, Reduce, ReduceKind, RootOutcome, SgdUpdate, SolveTriangular,
-};
+use super::op::{Axpby, CheckFinite, Cholesky, ColumnMean, Convert, Gemm, KronFactor, Op, RandomFill, Reduce, ReduceKind, SolveTriangular};
 use super::plan::{Plan, Segment};
 use super::spectral_op::{EIGH_SINGLE_MAX, Eigh, IterationControl, OperatorNorm, Order, Qr, Quotient, SortColumns, SpectrumScale};
+use super::update_op::{AdamUpdate, Advance, FactorDamping, GraftDirection, KlClip, NormClip, NormRatio, RootOutcome, SgdUpdate};
 use super::value::{Coef, Role, Value, ValueInfo};
 use crate::error::{Error, Result};
 use crate::tensor::{ElementType, Shape};
