@@ -78,7 +78,7 @@ pub struct KlClip {
 
 /// `out[t] = min(1, max / sqrt(sum over layers of squares[layer, t]))`, 1 where the sum is 0: what brings the layers' joint norm down to `max`.
 ///
-/// `squares` is `[layers * trials, 1, 1]`, layer outer. A sum that is not finite is its own result, for [`CheckFinite`] to find.
+/// `squares` is `[layers * trials, 1, 1]`, layer outer. A sum that is not finite is its own result, for [`CheckFinite`](super::CheckFinite) to find.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NormClip {
     /// Squared norms of the layers.
