@@ -1,6 +1,5 @@
 //! Parameters and groups: what a user hands to an optimizer.
 
-use super::beats::Beats;
 use super::config::{Check, Method};
 use super::learning_rate::LearningRateSchedule;
 use crate::error::{Error, Result};
@@ -204,14 +203,7 @@ impl Group {
         let damped = matches!(self.method, Method::Kfac(_) | Method::Shampoo(_));
         check.that("dampings", self.dampings.is_none() || damped, "given", "only in a group with `Kfac` or `Shampoo`")?;
         for trial in 0..trials {
-            match self.method_of(trial) {
-                Method::Sgd(m) => m.validate()?,
-                Method::Adam(m) => m.validate()?,
-                Method::AdamW(m) => m.validate()?,
-                Method::Kfac(m) => m.validate()?,
-                Method::Shampoo(m) => m.validate()?,
-                Method::Muon(m) => m.validate()?,
-            }
+            self.method_of(trial).validate()?;
         }
         if let Method::Muon(m) = &self.method {
             self.parameters.iter().try_for_each(|p| m.check_weight(&p.name, p.weight.shape()))?;

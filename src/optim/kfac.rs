@@ -14,6 +14,7 @@ use crate::tensor::Shape;
 
 /// How the damping enters the two factors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum DampingSplit {
     /// `damping` is added to both factors (kfac-pytorch).
     Plain,
@@ -24,6 +25,7 @@ pub enum DampingSplit {
 
 /// How the statistics' running averages start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum StatisticsStart {
     /// From the identity (kfac-pytorch).
     Identity,
@@ -35,6 +37,7 @@ pub enum StatisticsStart {
 
 /// What the output gradients of [`Taps::Samples`](super::Taps::Samples), which are gradients of the mean loss, count as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum OutputGradients {
     /// As they are (kfac-pytorch): the left factor is smaller by `n^2` than the Fisher's.
     MeanLoss,
@@ -67,6 +70,7 @@ pub enum OutputGradients {
 /// State for each layer and trial: two `[out, out]` and two `[in, in]` matrices, and one of the weight's shape with momentum. A refresh costs about
 /// `3 (out^3 + in^3)` flops, an update `2 out in (out + in)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 pub struct Kfac {
     /// Learning rate, at least 0. Default 0.1 (kfac-pytorch).
     pub learning_rate: f64,
