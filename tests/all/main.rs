@@ -18,6 +18,8 @@ mod oracle;
 #[cfg(feature = "gpu")]
 mod parity;
 mod plans;
+#[cfg(feature = "serde")]
+mod replay;
 mod reproduction;
 #[cfg(feature = "gpu")]
 mod shaders;
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
     cases.extend(golden::cases());
     cases.extend(optimizers::cases());
     cases.extend(reproduction::cases());
+    #[cfg(feature = "serde")]
+    cases.extend(replay::cases());
     #[cfg(feature = "gpu")]
     cases.extend(embed::cases());
     #[cfg(feature = "gpu")]
