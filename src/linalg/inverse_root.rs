@@ -17,6 +17,7 @@ pub enum Ridge {
 
 /// How the root is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum Method {
     /// [`Eigen`](Method::Eigen) where one workgroup holds a matrix (n up to 44), [`Newton`](Method::Newton) beyond. A function of the shape alone.
     #[default]

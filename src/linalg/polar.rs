@@ -6,6 +6,7 @@ use crate::tensor::{ElementType, Shape};
 
 /// Triples `(a, b, c)` of `X <- a X + (b A + c A^2) X`, `A = X X^T`; the last one repeats where more steps are asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum NewtonSchulz {
     /// (3.4445, -4.7750, 2.0315), 5 steps: singular values to about \[0.68, 1.13\]. KellerJordan/Muon.
     #[default]
@@ -19,6 +20,7 @@ pub enum NewtonSchulz {
     /// Five triples of Grishina, Smirnov and Rakhuba 2025.
     Cans,
     /// Any list but the empty one (`Vec::leak` makes one at run time).
+    #[cfg_attr(feature = "serde", serde(skip))]
     Custom(&'static [[f64; 3]]),
 }
 

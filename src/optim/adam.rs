@@ -19,6 +19,7 @@ use crate::plan::{AdamUpdate, DecayForm, Recorder, Value, block};
 ///
 /// `1 - beta` is formed in f64, `1 - beta^t` by the recurrence `w <- beta w + (1 - beta)`. State: two tensors of the weight's size, three with `amsgrad`.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 pub struct Adam {
     /// Learning rate, at least 0. Default 1e-3 (the paper, PyTorch).
     pub learning_rate: f64,
@@ -46,6 +47,7 @@ impl Default for Adam {
 ///
 /// `W <- (1 - learning_rate weight_decay) W`, with the scheduled rate, then [`Adam`] without L2 decay.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 pub struct AdamW {
     /// Learning rate, at least 0. Default 1e-3 (PyTorch).
     pub learning_rate: f64,

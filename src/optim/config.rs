@@ -1,6 +1,7 @@
 //! The methods as one type, and the checks that their fields share.
 
 use super::adam::{Adam, AdamW};
+use super::beats::Beats;
 use super::eigenvalue_corrected::EigenvalueCorrectedShampoo;
 use super::foof::Foof;
 use super::kfac::Kfac;
@@ -16,13 +17,31 @@ use crate::plan::block;
 pub(crate) type Row = [f32; block::WIDTH];
 
 /// An optimizer's published method with its settings. Each config struct converts into it.
+///
+/// With feature `serde` it is an object whose `optimizer` names the method (`sgd`, `adam`, `adamw`, `kfac`, `foof`,
+/// `natural_gradient`, `shampoo`, `eigenvalue_corrected_shampoo`, `soap`, `muon`) beside the fields of its
+/// struct: what is missing has the documented default, what is unknown is an error. Enums are in snake case, fields of a variant below its name and
+/// all required. [`validate`](Self::validate) checks ranges.
+///
+/// ```
+/// # #[cfg(feature = "serde")] {
+/// use layerwise::optim::{Graft, Method, Shampoo};
+/// let text = r#"{"optimizer": "shampoo", "graft": {"adam": {"beta2": 0.99, "epsilon": 1e-8}}}"#;
+/// let method: Method = serde_json::from_str(text)?;
+/// assert_eq!(method, Shampoo { graft: Graft::Adam { beta2: 0.99, epsilon: 1e-8 }, ..Shampoo::default() }.into());
+/// assert!(serde_json::from_str::<Method>(r#"{"optimizer": "sgd", "momentun": 0.9}"#).is_err());
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(tag = "optimizer", rename_all = "snake_case"))]
 pub enum Method {
     /// Stochastic gradient descent.
     Sgd(Sgd),
     /// Adam with L2 decay.
     Adam(Adam),
     /// Adam with decoupled decay.
+    #[cfg_attr(feature = "serde", serde(rename = "adamw"))]
     AdamW(AdamW),
     /// Kronecker-factored curvature.
     Kfac(Kfac),
@@ -69,8 +88,30 @@ impl Method {
     }
 }
 
+impl Method {
+    /// Checks every field, as [`Builder::build`](super::Builder::build) does.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the first field outside its range.
+    pub fn validate(&self) -> Result<()> {
+        match self {
+            Method::Sgd(m) => m.validate(),
+            Method::Adam(m) => m.validate(),
+            Method::AdamW(m) => m.validate(),
+            Method::Kfac(m) => m.validate(),
+            Method::Foof(m) => m.validate(),
+            Method::NaturalGradient(m) => m.validate(),
+            Method::Shampoo(m) => m.validate(),
+            Method::Muon(m) => m.validate(),
+            Method::Soap(m) => m.validate(),
+            Method::EigenvalueCorrectedShampoo(m) => m.validate(),
+        }
+    }
+}
+
 /// How past and new terms add up, in [`Muon`]'s momentum and in [`Shampoo`]'s statistics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum Accumulation {
     /// `s <- decay s + (1 - decay) x`.
     #[default]
@@ -81,6 +122,7 @@ pub enum Accumulation {
 
 /// How much and where weights decay, by `lambda` a step (times the learning rate).
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum WeightDecay {
     /// `G <- G + lambda W`, before everything else: in statistics, momentum and moments.
     L2(f64),

@@ -38,6 +38,7 @@ use crate::plan::{Advance, Axpby, Clock, Coef, DecayForm, GraftDirection, Order,
 /// State for each layer and trial: two tensors of the weight's shape, two `[out, out]` and two `[in, in]` matrices. Statistics cost `out in (out + in)`
 /// flops, an update `6 out in (out + in)`, a refresh an eigendecomposition of each side.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 pub struct EigenvalueCorrectedShampoo {
     /// Learning rate, at least 0. Default 1e-2 (facebookresearch/optimizers).
     pub learning_rate: f64,

@@ -31,6 +31,7 @@ use crate::tensor::Shape;
 /// State for each layer and trial: two `[in, in]` matrices, and one of the weight's shape with momentum. A refresh costs about `3 in^3` flops, an update
 /// `2 out in^2`.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 pub struct Foof {
     /// Learning rate, at least 0. Default 0.1.
     pub learning_rate: f64,

@@ -10,6 +10,7 @@ use crate::tensor::Shape;
 /// Whose step length a [`Shampoo`](super::Shampoo) update takes, by block: `P <- P |D| / (|P| + 1e-16)`, with `D` from the filtered gradient `F` and the
 /// gradient `G`. Norms below 1e-19 count as 0: such a block does not move.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum Graft {
     /// Its own.
     None,

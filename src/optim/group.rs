@@ -1,6 +1,5 @@
 //! Groups of parameters.
 
-use super::beats::Beats;
 use super::config::{Check, Method, WeightDecay};
 use super::learning_rate::LearningRateSchedule;
 use super::parameter::{Parameter, Wants};
@@ -166,20 +165,10 @@ impl Group {
         self.average.map_or(Ok(()), |decay| check.decay("average", decay))?;
         self.decay.map_or(Ok(()), |decay| check.non_negative("weight_decay", decay.amount()))?;
         for trial in 0..trials {
-            match self.method_of(trial) {
-                Method::Sgd(m) => m.validate()?,
-                Method::Adam(m) => m.validate()?,
-                Method::AdamW(m) => m.validate()?,
-                Method::Kfac(m) => m.validate()?,
-                Method::Foof(m) => m.validate()?,
-                Method::NaturalGradient(m) => {
-                    m.validate()?;
-                    self.parameters.iter().try_for_each(|parameter| m.check_taps(parameter))?;
-                }
-                Method::Shampoo(m) => m.validate()?,
-                Method::Muon(m) => m.validate()?,
-                Method::Soap(m) => m.validate()?,
-                Method::EigenvalueCorrectedShampoo(m) => m.validate()?,
+            let method = self.method_of(trial);
+            method.validate()?;
+            if let Method::NaturalGradient(m) = method {
+                self.parameters.iter().try_for_each(|parameter| m.check_taps(parameter))?;
             }
         }
         if let Method::Muon(m) = &self.method {

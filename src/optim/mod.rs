@@ -35,6 +35,9 @@
 //! # Saving and resuming
 //! With feature `checkpoint` an optimizer writes its state to bytes or a file in the safetensors format (`Optimizer::state_bytes`, `Optimizer::save`)
 //! and a new one goes on from there, bit by bit as if nothing had happened. Weights are yours: save them beside it.
+//!
+//! # Settings as text
+//! With feature `serde` every config struct, and [`Method`] and [`LearningRateSchedule`], can be read from and written to JSON and its kin.
 
 mod adam;
 mod beats;

@@ -10,11 +10,13 @@ use crate::tensor::Shape;
 
 /// Factor of [`Muon`]'s orthogonalised direction, from the fan-out (rows) and fan-in (columns) of what is orthogonalised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum MuonScale {
     /// `sqrt(max(1, out / in))` (KellerJordan/Muon, `torch.optim.Muon`).
     #[default]
     Original,
     /// `0.2 sqrt(max(out, in))`: elements as large as `AdamW`'s, so that its learning rates carry over (Liu and others 2025).
+    #[cfg_attr(feature = "serde", serde(rename = "match_rms_adamw"))]
     MatchRmsAdamW,
     /// `sqrt(out / in)`: root-mean-square outputs change as much as root-mean-square inputs allow, at every width (microsoft/dion's `spectral_norm`).
     Spectral,
@@ -49,6 +51,7 @@ pub enum MuonScale {
 ///
 /// State: one tensor of the weight's size, and one number a row with `neuron_decay`. Cost: `(4 m^2 n + 2 m^3)` flops a Newton-Schulz step, `m <= n` the sides.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 pub struct Muon {
     /// Learning rate, at least 0, in units of the update's spectral norm. Default 0.02 (KellerJordan/Muon).
     pub learning_rate: f64,

@@ -40,6 +40,7 @@ const LARGEST: usize = 4096;
 /// State: one tensor of the weight's shape with momentum. Scratch, for each layer and trial: `n P` (with [`Taps::Samples`]) and twice `min(n, P)^2`. A step costs
 /// about `n P m + m^3 / 3` flops, `m = min(n, P)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 pub struct NaturalGradient {
     /// Learning rate, at least 0. Default 0.1. All defaults are ours.
     pub learning_rate: f64,

@@ -18,6 +18,7 @@ use crate::plan::{DecayForm, Recorder, SgdUpdate, Value, block};
 /// ```
 /// State: one tensor of the weight's size, none without momentum.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 pub struct Sgd {
     /// Learning rate, at least 0. Default 1e-3 (PyTorch).
     pub learning_rate: f64,

@@ -15,6 +15,7 @@ use crate::tensor::Shape;
 
 /// In which units [`Shampoo::epsilon`] counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum EpsilonScale {
     /// As it is (facebookresearch/optimizers).
     Absolute,
@@ -53,6 +54,7 @@ pub enum EpsilonScale {
 /// `momentum`, and a second moment to graft from. Statistics cost `out in (out + in)` flops, an update `2 out in (out + in)`, a refresh about
 /// `9 (out^3 + in^3)` by eigenvalues or `100 (out^3 + in^3)` by Newton.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 pub struct Shampoo {
     /// Learning rate, at least 0. Default 1e-2 (facebookresearch/optimizers).
     pub learning_rate: f64,

@@ -60,6 +60,7 @@ use crate::tensor::Shape;
 /// `NAME.right_basis` (`V`) through [`Optimizer::state`](super::Optimizer::state) and [`Tensor::write`](crate::Tensor::write). Both moments are zero there,
 /// so nothing else depends on the bases.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 pub struct Soap {
     /// Learning rate, at least 0. Default 3e-3 (nikhilvyas/SOAP).
     pub learning_rate: f64,

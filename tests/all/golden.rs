@@ -15,17 +15,17 @@ use crate::case::{Case, Outcome, case};
 use crate::compare::{Tol, close};
 use crate::oracle::{Mat, matmul};
 
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/");
+pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/");
 
 /// The tensors of one file.
-struct File(Vec<u8>);
+pub(crate) struct File(Vec<u8>);
 
 impl File {
-    fn open(path: &str) -> Result<File, Failed> {
+    pub(crate) fn open(path: &str) -> Result<File, Failed> {
         Ok(File(std::fs::read(format!("{ROOT}{path}")).map_err(|error| format!("{path}: {error}"))?))
     }
 
-    fn get(&self, name: &str) -> Result<Vec<f64>, Failed> {
+    pub(crate) fn get(&self, name: &str) -> Result<Vec<f64>, Failed> {
         let tensors = SafeTensors::deserialize(&self.0)?;
         let tensor = tensors.tensor(name)?;
         let bytes = tensor.data();
@@ -50,7 +50,7 @@ impl File {
     }
 }
 
-fn tolerance(case: &str, shape: Option<&str>) -> Result<Tol, Failed> {
+pub(crate) fn tolerance(case: &str, shape: Option<&str>) -> Result<Tol, Failed> {
     let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(format!("{ROOT}manifest.json"))?)?;
     let entry = &manifest["cases"][case];
     let entry = shape.map_or(entry, |shape| &entry["shapes"][shape]);

@@ -18,6 +18,8 @@ mod oracle;
 #[cfg(feature = "gpu")]
 mod parity;
 mod plans;
+#[cfg(feature = "serde")]
+mod replay;
 mod reproduction;
 mod second_order;
 #[cfg(feature = "gpu")]
@@ -39,6 +41,8 @@ fn main() -> ExitCode {
     cases.extend(optimizers::cases());
     cases.extend(reproduction::cases());
     cases.extend(second_order::cases());
+    #[cfg(feature = "serde")]
+    cases.extend(replay::cases());
     #[cfg(feature = "gpu")]
     cases.extend(embed::cases());
     #[cfg(feature = "gpu")]

@@ -31,6 +31,7 @@ use crate::plan::{Axpby, Coef, ControlStage, DampingControl, Recorder, Reduce, R
 ///
 /// Cost: two products of the update's size and four reductions a step; a dispatch an observation.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 pub struct LevenbergMarquardt {
     /// Factor, in `(0, 1)`. Default `0.9^5` (kfac-jax: 0.9 a step).
     pub omega: f64,

@@ -18,6 +18,7 @@ use crate::plan::{DecayForm, Recorder, SgdUpdate, Value, block};
 
 /// How the damping enters the two factors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum DampingSplit {
     /// `damping` is added to both factors (kfac-pytorch).
     Plain,
@@ -28,6 +29,7 @@ pub enum DampingSplit {
 
 /// How the damped product of the two factors is inverted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum KfacForm {
     /// `(L + lambda_L I)^{-1} G (R + lambda_R I)^{-1}` (kfac-pytorch's `inverse` method).
     Inverse,
@@ -38,6 +40,7 @@ pub enum KfacForm {
 
 /// How the statistics' running averages start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum StatisticsStart {
     /// From the identity (kfac-pytorch).
     Identity,
@@ -49,6 +52,7 @@ pub enum StatisticsStart {
 
 /// What the output gradients of [`Taps::Samples`](super::Taps::Samples), which are gradients of the mean loss, count as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum OutputGradients {
     /// As they are (kfac-pytorch): the left factor is smaller by `n^2` than the Fisher's.
     MeanLoss,
@@ -104,6 +108,7 @@ impl OutputGradients {
 /// eigenvalues in the eigen form. A refresh costs about `3 (out^3 + in^3)` flops, an update `2 out in (out + in)`; in the eigen form `9 (out^3 + in^3)` (several
 /// times that on a GPU) and `4 out in (out + in)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 pub struct Kfac {
     /// Learning rate, at least 0. Default 0.1 (kfac-pytorch).
     pub learning_rate: f64,

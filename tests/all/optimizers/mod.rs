@@ -1,4 +1,4 @@
-//! Optimizers: configuration, laws, trials, cadence, embedding, checkpoints.
+//! Optimizers: configuration, laws, trials, cadence, embedding, checkpoints, configurations as text.
 
 mod adaptation;
 mod budget;
@@ -17,13 +17,15 @@ mod muon;
 mod rebind;
 mod rig;
 mod routing;
+#[cfg(feature = "serde")]
+mod serde;
 mod shampoo;
 mod soap;
 
 use crate::case::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
-    #[allow(unused_mut, reason = "feature checkpoint adds cases")]
+    #[allow(unused_mut, reason = "features add cases")]
     let mut cases = vec![
         budget::cases(),
         rebind::cases(),
@@ -44,5 +46,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ];
     #[cfg(feature = "checkpoint")]
     cases.push(checkpoint::cases());
+    #[cfg(feature = "serde")]
+    cases.push(serde::cases());
     cases.into_iter().flatten().collect()
 }
