@@ -1,5 +1,6 @@
 //! Matrix functions against f64 references: the accuracy contract.
 
+mod large;
 mod polar;
 mod roots;
 mod spectra;
@@ -12,7 +13,7 @@ use crate::case::Case;
 use crate::oracle::Mat;
 
 pub(crate) fn cases() -> Vec<Case> {
-    [roots::cases(), polar::cases(), spectra::cases()].into_iter().flatten().collect()
+    [roots::cases(), large::cases(), polar::cases(), spectra::cases()].into_iter().flatten().collect()
 }
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/matrix_functions/");
