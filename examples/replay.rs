@@ -6,8 +6,8 @@
 //! ```
 //!
 //! - `--config`: an optimizer with its fields, `{"optimizer": "shampoo", "beta1": 0.9}`; missing fields have their documented defaults.
-//! - `--input`: safetensors with `param0` `[m, n]` and `grads` `[T, m, n]`; for KFAC and its kin also `inputs` `[T, N, n]` (or `n - 1`: the last column is
-//!   the bias) and `output_gradients` `[T, N, m]`; for SOAP, optionally, `basis_left` `[m, m]` and `basis_right` `[n, n]`, which replace its own bases after
+//! - `--input`: safetensors with `param0` `[m, n]` and `grads` `[T, m, n]`; for FOOF also `inputs` `[T, N, n]` (or `n - 1`: the last column is the
+//!   bias), for KFAC and the natural gradient these and `output_gradients` `[T, N, m]`; for SOAP, optionally, `basis_left` `[m, m]` and `basis_right` `[n, n]`, which replace its own bases after
 //!   the first step. F32, F64, F16 or BF16, computed in f32.
 //! - `--output`: safetensors with `params` `[T, m, n]`, F32: the weight after each step. All settings, defaults included, are in its metadata.
 //!

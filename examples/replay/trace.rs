@@ -90,7 +90,8 @@ impl Recorded {
 struct Trace {
     start: Recorded,
     gradients: Recorded,
-    taps: Option<[Recorded; 2]>,
+    /// None, inputs, or inputs and output gradients.
+    taps: Vec<Recorded>,
     bases: Vec<Recorded>,
 }
 
@@ -109,17 +110,13 @@ impl Trace {
         gradients.expect(&format!("[T, {m}, {n}], T at least 1"), fits)?;
         let steps = gradients.shape[0];
         let taps = match (get("inputs")?, get("output_gradients")?) {
-            (None, None) => None,
-            (Some(inputs), Some(outputs)) => {
-                for tap in [&inputs, &outputs] {
-                    let good = tap.shape.len() == 3 && tap.shape[0] == steps && !tap.values.is_empty();
-                    tap.expect(&format!("[{steps}, N, ..], N samples at each step"), good)?;
-                }
-                Some([inputs, outputs])
-            }
-            (Some(_), None) => return Err("`inputs` without `output_gradients`".into()),
             (None, Some(_)) => return Err("`output_gradients` without `inputs`".into()),
+            (inputs, outputs) => inputs.into_iter().chain(outputs).collect::<Vec<_>>(),
         };
+        for tap in &taps {
+            let good = tap.shape.len() == 3 && tap.shape[0] == steps && !tap.values.is_empty();
+            tap.expect(&format!("[{steps}, N, ..], N samples at each step"), good)?;
+        }
         let bases = [get("basis_left")?, get("basis_right")?].into_iter().flatten().collect();
         Ok(Trace { start, gradients, taps, bases })
     }
@@ -144,14 +141,21 @@ pub(crate) fn replay(context: &Context, method: Method, bytes: &[u8]) -> Result<
     let weight = context.upload(Shape::matrix(m, n), &trace.start.values)?;
     let mut feeds = vec![(&trace.gradients, trace.gradients.slot(context)?)];
     let mut parameter = Parameter::new("param", &weight, &feeds[0].1);
-    if let Some([inputs, outputs]) = &trace.taps {
-        feeds.extend([(inputs, inputs.slot(context)?), (outputs, outputs.slot(context)?)]);
-        parameter = parameter.samples(&feeds[1].1, &feeds[2].1);
+    for tap in &trace.taps {
+        feeds.push((tap, tap.slot(context)?));
     }
+    parameter = match &feeds[1..] {
+        [(_, inputs), (_, outputs)] => parameter.samples(inputs, outputs),
+        [(_, inputs)] => parameter.inputs(inputs),
+        _ => parameter,
+    };
     let mut optimizer = Optimizer::builder(context).group(Group::new(method).parameter(parameter)).build().map_err(|error| {
         let text = error.to_string();
-        let hint =
-            if trace.taps.is_none() && text.contains("taps") { ": this optimizer needs `inputs` and `output_gradients`" } else { "" };
+        let hint = match method {
+            _ if trace.taps.len() == 2 || !text.contains("taps") => "",
+            Method::Foof(_) => ": this optimizer needs `inputs`",
+            _ => ": this optimizer needs `inputs` and `output_gradients`",
+        };
         text + hint
     })?;
     let seeds = trace.bases.iter().map(|basis| seed(&optimizer, basis)).collect::<Result<Vec<Tensor>>>()?;

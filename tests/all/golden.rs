@@ -117,7 +117,7 @@ fn soap(ctx: &Context, name: &str, shapes: &[(&str, usize, usize)], steps: usize
 }
 
 /// The smaller of what the manifest allows a portable case, and any case that starts from given bases.
-fn seeded_tolerance(case: &str, shape: &str) -> Result<Tol, Failed> {
+pub(crate) fn seeded_tolerance(case: &str, shape: &str) -> Result<Tol, Failed> {
     let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(format!("{ROOT}manifest.json"))?)?;
     let entry = &manifest["cases"][case]["shapes"][shape];
     let bounds = [&entry["suggested_atol"], &entry["seeded_atol"]].into_iter().filter_map(serde_json::Value::as_f64);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::case::{Case, Outcome, case, case_cpu, case_host};
 use crate::compare::close;
-use crate::golden::{File, ROOT, tolerance};
+use crate::golden::{File, ROOT, seeded_tolerance, tolerance};
 use crate::oracle::data;
 
 fn golden(ctx: &Context, name: &str, shapes: &[&str], config: &Value) -> Outcome {
@@ -29,6 +29,41 @@ fn golden(ctx: &Context, name: &str, shapes: &[&str], config: &Value) -> Outcome
         close(&got, &file.get("params")?, tolerance(name, Some(shape))?).map_err(|e| format!("{shape}: {e}"))?;
     }
     Ok(())
+}
+
+/// SOAP from the reference's first bases, those of the sides that have one.
+fn seeded(ctx: &Context, name: &str, (shape, m, n): (&str, usize, usize), sides: &[&str], config: &Value) -> Outcome {
+    let (inputs, wanted) = (File::open(&format!("inputs/{shape}.safetensors"))?, File::open(&format!("{name}/{shape}.safetensors"))?);
+    let numbers = |file: &File, name: &str| -> Result<Vec<f32>, Failed> {
+        #[allow(clippy::cast_possible_truncation, reason = "they are f32 in the file")]
+        Ok(file.get(name)?.into_iter().map(|x| x as f32).collect())
+    };
+    let (start, grads) = (numbers(&inputs, "param0")?, numbers(&inputs, "grads")?);
+    let mut bases = Vec::new();
+    for &side in sides {
+        let (stored, k) = if side == "basis_left" { ("state.Q_init_left", m) } else { ("state.Q_init_right", n) };
+        bases.push((side, [k, k], numbers(&wanted, stored)?));
+    }
+    let steps = [grads.len() / (m * n), m, n];
+    let mut tensors: Vec<(&str, &[usize], &[f32])> = vec![("param0", &steps[1..], &start), ("grads", &steps, &grads)];
+    tensors.extend(bases.iter().map(|(side, shape, values)| (*side, &shape[..], values.as_slice())));
+    let replayed = trace::replay(ctx, trace::parse(&config.to_string())?, &file(&tensors)?)?;
+    close(&replayed.params, &wanted.get("params")?, seeded_tolerance(name, shape)?).map_err(|e| format!("{shape}: {e}"))?;
+    Ok(())
+}
+
+/// FOOF takes inputs alone, or KFAC's taps, whose other half it does not read.
+fn inputs_alone(ctx: &Context) -> Outcome {
+    let (start, grads, inputs, outputs) = (data(1, 6), data(2, 24), data(3, 60), data(4, 40));
+    let all: [(&str, &[usize], &[f32]); 4] = [
+        ("param0", &[2, 3], &start),
+        ("grads", &[4, 2, 3], &grads),
+        ("inputs", &[4, 5, 3], &inputs),
+        ("output_gradients", &[4, 5, 2], &outputs),
+    ];
+    let replayed = |part: &[_]| Ok::<_, Failed>(trace::replay(ctx, trace::parse(r#"{"optimizer": "foof"}"#)?, &file(part)?)?.params);
+    let (alone, both) = (replayed(&all[..3])?, replayed(&all)?);
+    if alone == both && alone.iter().all(|x| x.is_finite()) && alone[..6] != start[..] { Ok(()) } else { Err("they differ".into()) }
 }
 
 /// Tensors by name, as the bytes of a file.
@@ -145,7 +180,12 @@ fn refused_traces(ctx: &Context) -> Outcome {
     refused(sgd, &[start, grads, ("basis_left", &[2, 2])], "`basis_left`: this optimizer keeps no `left_basis`")?;
     refused(kfac, &[start, grads], "needs `inputs` and `output_gradients`")?;
     let (inputs, outputs): (Entry<'_>, Entry<'_>) = (("inputs", &[4, 5, 3]), ("output_gradients", &[4, 5, 2]));
-    refused(kfac, &[start, grads, inputs], "without `output_gradients`")?;
+    refused(kfac, &[start, grads, inputs], "needs `inputs` and `output_gradients`")?;
+    refused(r#"{"optimizer": "foof"}"#, &[start, grads], "needs `inputs`")?;
+    refused(r#"{"optimizer": "natural_gradient"}"#, &[start, grads], "needs `inputs` and `output_gradients`")?;
+    let soap = r#"{"optimizer": "soap"}"#;
+    refused(soap, &[start, grads, ("basis_left", &[3, 3])], "`basis_left` has shape [3, 3], expected [2, 2]")?;
+    refused(r#"{"optimizer": "soap", "max_precondition_dim": 2}"#, &[start, grads, ("basis_right", &[3, 3])], "`basis_right`")?;
     refused(kfac, &[start, grads, outputs], "without `inputs`")?;
     refused(kfac, &[start, grads, ("inputs", &[3, 5, 3]), outputs], "`inputs` has shape [3, 5, 3], expected [4, N, ..]")?;
     refused(kfac, &[start, grads, ("inputs", &[4, 5, 4]), outputs], "`param.inputs`")?;
@@ -174,6 +214,8 @@ fn summary() -> Outcome {
     if good == head && bad.starts_with(head) && bad.contains("1 gradients refused") { Ok(()) } else { Err(format!("{good}\n{bad}").into()) }
 }
 
+const BOTH: [&str; 2] = ["basis_left", "basis_right"];
+
 pub(crate) fn cases() -> Vec<Case> {
     let golden = |name: &'static str, shapes: &'static [&str], config: Value| {
         case(format!("replay::{name}"), move |ctx| golden(ctx, name, shapes, &config))
@@ -189,6 +231,9 @@ pub(crate) fn cases() -> Vec<Case> {
         config
     };
     let torch: &[_] = &["7x5", "64x32", "1x17"];
+    let soap = |name: &'static str, shape, sides: &'static [_], config: Value| {
+        case(format!("replay::{name}"), move |ctx| seeded(ctx, name, shape, sides, &config))
+    };
     vec![
         golden("torch_sgd_plain", torch, json!({ "optimizer": "sgd", "learning_rate": 0.1 })),
         golden(
@@ -220,7 +265,22 @@ pub(crate) fn cases() -> Vec<Case> {
             json!({ "optimizer": "muon", "weight_decay": 0.1, "newton_schulz": "polar_express5", "epsilon": 1e-6 / 1.02 }),
         ),
         golden("keller_muon_default", torch, json!({ "optimizer": "muon" })),
+        soap("soap_default_f10", ("16x16", 16, 16), &BOTH, json!({ "optimizer": "soap", "precondition_1d": true })),
+        soap(
+            "soap_f1",
+            ("12x12w", 12, 12),
+            &BOTH,
+            json!({ "optimizer": "soap", "learning_rate": 0.01, "beta1": 0.9, "statistics_decay": 0.9, "precondition_every": 1 }),
+        ),
+        soap(
+            "soap_one_sided",
+            ("7x5", 7, 5),
+            &BOTH[1..],
+            json!({ "optimizer": "soap", "learning_rate": 0.01, "max_precondition_dim": 6, "precondition_every": 3 }),
+        ),
+        soap("soap_f10_25steps", ("20x20w_25", 20, 20), &BOTH, json!({ "optimizer": "soap", "learning_rate": 0.005 })),
         case("replay::taps", taps),
+        case("replay::inputs_alone", inputs_alone),
         case_cpu("replay::element_types", element_types),
         case_host("replay::refused_settings", refused_settings),
         case_cpu("replay::refused_traces", refused_traces),

@@ -3,8 +3,8 @@
 use layerwise::Error;
 use layerwise::linalg::{Method as RootMethod, NewtonSchulz};
 use layerwise::optim::{
-    Accumulation, Adam, AdamW, DampingSplit, EpsilonScale, Graft, Kfac, LearningRateSchedule, Method, Muon, MuonScale, OutputGradients,
-    Sgd, Shampoo, StatisticsStart, WeightDecay,
+    Accumulation, Adam, AdamW, DampingSplit, EigenvalueCorrectedShampoo, EpsilonScale, Foof, Graft, Kfac, KfacForm, LearningRateSchedule,
+    LevenbergMarquardt, Method, Muon, MuonScale, NaturalGradient, OutputGradients, Sgd, Shampoo, Soap, StatisticsStart, WeightDecay,
 };
 use serde_json::{Map, Value, from_value, json, to_value};
 
@@ -16,7 +16,7 @@ fn parse(value: Value) -> Result<Method, serde_json::Error> {
 }
 
 /// Names and defaults of all methods.
-fn defaults() -> [(&'static str, Method); 6] {
+fn defaults() -> [(&'static str, Method); 10] {
     [
         ("sgd", Sgd::default().into()),
         ("adam", Adam::default().into()),
@@ -24,6 +24,10 @@ fn defaults() -> [(&'static str, Method); 6] {
         ("kfac", Kfac::default().into()),
         ("shampoo", Shampoo::default().into()),
         ("muon", Muon::default().into()),
+        ("soap", Soap::default().into()),
+        ("foof", Foof::default().into()),
+        ("natural_gradient", NaturalGradient::default().into()),
+        ("eigenvalue_corrected_shampoo", EigenvalueCorrectedShampoo::default().into()),
     ]
 }
 
@@ -73,6 +77,8 @@ fn round_trips() -> Outcome {
     for newton_schulz in sets {
         all.push(Muon { newton_schulz, scale: MuonScale::Spectral, steps: Some(7), fan_in: Some(3), ..Muon::default() }.into());
     }
+    all.push(Kfac { form: KfacForm::Eigen, adaptation: Some(LevenbergMarquardt::default()), ..Kfac::default() }.into());
+    all.push(Shampoo { weight_decay: WeightDecay::Cautious(0.1), ..shampoo }.into());
     for method in all {
         let text = serde_json::to_string(&method)?;
         ensure(serde_json::from_str::<Method>(&text)? == method, || format!("{text} is not {method:?}"))?;
@@ -136,6 +142,7 @@ fn unknown_names() -> Outcome {
         (json!({ "optimizer": "shampoo", "graft": "lion" }), "lion"),
         (json!({ "optimizer": "muon", "newton_schulz": { "custom": [[1.5, -0.5, 0.0]] } }), "custom"),
         (json!({ "optimizer": "kfac", "damping_split": "po" }), "po"),
+        (json!({ "optimizer": "kfac", "adaptation": { "omego": 0.5 } }), "omego"),
     ];
     for (name, _) in defaults() {
         bad.push((json!({ "optimizer": name, "learning_rat": 0.1 }), "learning_rat"));
