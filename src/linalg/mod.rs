@@ -5,6 +5,7 @@
 
 mod eigh;
 mod inverse_root;
+mod least_squares;
 mod normalise;
 mod orthonormalise;
 mod polar;
@@ -16,6 +17,7 @@ mod spectral_norm;
 pub use eigh::eigh;
 pub(crate) use inverse_root::inverse_root_reported;
 pub use inverse_root::{InverseRootOptions, Method, Ridge, inverse_root};
+pub use least_squares::least_squares;
 pub use orthonormalise::orthonormalise;
 pub use polar::{NewtonSchulz, PolarOptions, polar};
 pub use qr::qr;

@@ -185,6 +185,33 @@ fn any_qr(ctx: &Context) -> Outcome {
     Ok(())
 }
 
+/// Against the normal equations in f64, with right-hand sides inside and outside the range of `a`; a dependent column is told.
+fn least_squares(ctx: &Context) -> Outcome {
+    for (m, n, k) in [(1, 1, 1), (7, 1, 2), (8, 8, 1), (33, 17, 5), (200, 67, 3)] {
+        for condition in [1.0, 1e3] {
+            let make = |seed: u64| {
+                let columns = Mat { rows: n, cols: m, data: normal_like(seed, m * n) };
+                matmul(&orthonormal_rows(&columns).t(), &spd(seed + 7, n, condition))
+            };
+            let a = [make(3), make(4)];
+            let b: Vec<Mat> =
+                a.iter().map(|a| matmul(a, &Mat { rows: n, cols: k, data: normal_like(5, n * k) }).plus(0.01, &random(6, m, k))).collect();
+            let (got, ok) = run(ctx, &[&a, &b], |r, v| linalg::least_squares(r, v[0], v[1]))?;
+            let exact = |(a, b): (&Mat, &Mat)| matmul(&inverse(&matmul(&a.t(), a)), &matmul(&a.t(), b));
+            let want: Vec<Mat> = seen(&a).iter().zip(&seen(&b)).map(exact).collect();
+            let tol = Tol::relative(2e-6 * (n as f64).sqrt() * condition);
+            close_to_largest(&got, &flat(&want), tol).map_err(|e| format!("[{m}, {n}], condition {condition}: {e}"))?;
+            if ok != [1.0; 2] {
+                return Err(format!("[{m}, {n}], condition {condition}: ok {ok:?}").into());
+            }
+        }
+    }
+    let mut dependent = random(8, 20, 4);
+    (0..20).for_each(|r| dependent[(r, 2)] = 0.0);
+    let (_, ok) = run(ctx, &[&[dependent], &[random(9, 20, 1)]], |r, v| linalg::least_squares(r, v[0], v[1]))?;
+    if ok == [0.0] { Ok(()) } else { Err(format!("a zero column: ok {ok:?}").into()) }
+}
+
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("linalg::spd_inverse", spd_inverse),
@@ -193,5 +220,6 @@ pub(crate) fn cases() -> Vec<Case> {
         case("linalg::orthonormalise", orthonormalise),
         case("linalg::dependent_rows", dependent_rows),
         case("linalg::qr", any_qr),
+        case("linalg::least_squares", least_squares),
     ]
 }
