@@ -28,6 +28,11 @@ pub(crate) trait Beats {
         None
     }
 
+    /// Refreshes from the first step on, although updates are preconditioned later.
+    fn refreshes_early(&self) -> bool {
+        false
+    }
+
     /// Steps with the bases of earlier steps, then takes this step's gradient into the statistics; the first gradient goes into the statistics alone.
     fn update_first(&self) -> bool {
         false
@@ -236,7 +241,8 @@ pub(crate) fn record<B: Beats>(
                 method.refresh(r, &pairs[*s].0, &pairs[*s].1, layers.clone())?;
             }
         }
-        schedule = Some(Schedule { statistics_every, precondition_every, start_step, buckets: buckets.len(), update_first });
+        let refresh_from = if method.refreshes_early() { 0 } else { start_step };
+        schedule = Some(Schedule { statistics_every, precondition_every, start_step, refresh_from, buckets: buckets.len(), update_first });
     }
     let apply = r.segment(format!("{prefix}apply"));
     method.apply(r, &pairs, cadence.is_some())?;

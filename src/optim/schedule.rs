@@ -21,13 +21,13 @@ pub enum Beat {
 
 /// The cadence of a preconditioned group: a pure function from step to beats.
 ///
-/// Statistics are taken at steps divisible by `statistics_every`. From `start_step` on updates are preconditioned: all buckets are refreshed at
-/// `start_step` itself, afterwards bucket `i` of `n` every `precondition_every` steps with offset `floor(i precondition_every / n)`, so that no step is much
+/// Statistics are taken at steps divisible by `statistics_every`. From `start_step` on updates are preconditioned. All buckets are refreshed at
+/// `refresh_from`, mostly the same step, afterwards bucket `i` of `n` every `precondition_every` steps with offset `floor(i precondition_every / n)`, so that no step is much
 /// slower than another. Buckets are made of whole layers, never of a part of the trials: how trials are grouped must not change results.
 ///
 /// ```
 /// use layerwise::optim::{Beat, Schedule};
-/// let s = Schedule { statistics_every: 2, precondition_every: 4, start_step: 2, buckets: 2, update_first: false };
+/// let s = Schedule { statistics_every: 2, precondition_every: 4, start_step: 2, refresh_from: 2, buckets: 2, update_first: false };
 /// let at = |step| s.segments(step).collect::<Vec<_>>();
 /// assert_eq!(at(0), [Beat::CheckTaps, Beat::Begin, Beat::Accumulate, Beat::ApplyPlain]);
 /// assert_eq!(at(1), [Beat::Begin, Beat::ApplyPlain]);
@@ -42,7 +42,7 @@ pub enum Beat {
 ///
 /// ```
 /// use layerwise::optim::{Beat, Schedule};
-/// let s = Schedule { statistics_every: 1, precondition_every: 4, start_step: 0, buckets: 2, update_first: true };
+/// let s = Schedule { statistics_every: 1, precondition_every: 4, start_step: 0, refresh_from: 0, buckets: 2, update_first: true };
 /// let at = |step| s.segments(step).collect::<Vec<_>>();
 /// assert_eq!(at(0), [Beat::Begin, Beat::Accumulate, Beat::Start(0), Beat::Start(1)]);
 /// assert_eq!(at(1), [Beat::Begin, Beat::Apply, Beat::Accumulate]);
@@ -55,8 +55,10 @@ pub struct Schedule {
     pub statistics_every: u64,
     /// Steps between two refreshes of one bucket, at least 1.
     pub precondition_every: u64,
-    /// First step with a refresh and a preconditioned update.
+    /// First step with a preconditioned update.
     pub start_step: u64,
+    /// First step with a refresh.
+    pub refresh_from: u64,
     /// Buckets of layers.
     pub buckets: usize,
     /// The update precedes statistics and refresh ([`Soap`](super::Soap)).
@@ -93,7 +95,7 @@ impl Schedule {
     }
 
     fn refreshes(&self, step: u64, bucket: usize) -> bool {
-        let Some(since) = step.checked_sub(self.start_step) else { return false };
+        let Some(since) = step.checked_sub(self.refresh_from) else { return false };
         let every = self.precondition_every.max(1);
         let offset = (bucket as u64).saturating_mul(every) / self.buckets.max(1) as u64;
         since == 0 || since % every == offset
@@ -128,7 +130,8 @@ mod tests {
     #[test]
     fn every_bucket_is_refreshed_once_a_period() {
         for (every, buckets) in [(1, 1), (3, 3), (10, 4), (7, 2)] {
-            let s = Schedule { statistics_every: 1, precondition_every: every, start_step: 5, buckets, update_first: false };
+            let s =
+                Schedule { statistics_every: 1, precondition_every: every, start_step: 5, refresh_from: 5, buckets, update_first: false };
             assert!((0..5).all(|t| s.segments(t).all(|b| !matches!(b, Beat::Refresh(_) | Beat::Apply))));
             assert_eq!(s.segments(5).filter(|b| matches!(b, Beat::Refresh(_))).count(), buckets);
             for bucket in 0..buckets {

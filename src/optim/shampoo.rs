@@ -48,7 +48,7 @@ pub enum EpsilonScale {
 /// counted from 0: its `start_preconditioning_step` is `start_step + 1` here. A layer whose roots failed, in any block, keeps all of its previous ones and
 /// takes ten times the epsilon at its next refresh. Statistics leave out a gradient whose squared norm overflows f32; a direction of which that is true is
 /// dropped (decay and momentum go on). Dimensions are
-/// never merged.
+/// merged only when asked: `Parameter::flattened(&[out * in])` makes a vector of a matrix.
 ///
 /// State for each layer and trial: two `[out, out]` and two `[in, in]` matrices (by block), and one tensor of the weight's shape each for `beta1`,
 /// `momentum`, and a second moment to graft from. Statistics cost `out in (out + in)` flops, an update `2 out in (out + in)`, a refresh about
@@ -90,6 +90,10 @@ pub struct Shampoo {
     pub momentum: f64,
     /// Nesterov's look-ahead form; needs momentum. Default off.
     pub nesterov: bool,
+    /// Before `start_step`, updates by a momentum of the graft's own directions `D`, while that of the preconditioned ones builds up beside it and takes over
+    /// at `start_step`; refreshes begin at step 0 then (google-research/precondition's two chains, there with `beta1` 0 and `momentum` its `beta1`).
+    /// Needs momentum and a graft. Costs one more tensor of the weight's shape. Default off (facebookresearch/optimizers has one momentum).
+    pub graft_momentum: bool,
     /// Largest side of a block, at least 1. Default 1024 (facebookresearch/optimizers' `max_preconditioner_dim`).
     pub block_size: usize,
 }
@@ -114,6 +118,7 @@ impl Default for Shampoo {
             weight_decay: WeightDecay::Decoupled(0.0),
             momentum: 0.0,
             nesterov: false,
+            graft_momentum: false,
             block_size: 1024,
         }
     }
@@ -149,6 +154,7 @@ pub(crate) struct State {
     filter: Option<Value>,
     second: Option<Value>,
     momentum: Option<Value>,
+    graft_momentum: Option<Value>,
     parts: Vec<Part>,
 }
 
@@ -170,6 +176,9 @@ impl Beats for Shampoo {
         check.non_negative("weight_decay", self.weight_decay.amount())?;
         check.decay("momentum", self.momentum)?;
         check.that("nesterov", !self.nesterov || self.momentum > 0.0, "true with momentum 0", "true only with momentum > 0")?;
+        let chained = self.momentum > 0.0 && self.graft != Graft::None;
+        let found = format!("true with momentum {} and graft {:?}", self.momentum, self.graft);
+        check.that("graft_momentum", !self.graft_momentum || chained, found, "true only with momentum > 0 and a graft")?;
         check.that("block_size", self.block_size >= 1, self.block_size, "at least 1")
     }
 
@@ -184,6 +193,10 @@ impl Beats for Shampoo {
         put(row, block::WEIGHT_DECAY, self.weight_decay.amount());
         put(row, block::MOMENTUM, self.momentum);
         self.graft.fill(row);
+    }
+
+    fn refreshes_early(&self) -> bool {
+        self.two_momenta()
     }
 
     fn cadence(&self) -> Option<(u64, u64, u64)> {
@@ -216,6 +229,7 @@ impl Beats for Shampoo {
             filter: if self.beta1 == 0.0 { None } else { Some(keep.moment(stack, "first_moment")?) },
             second: self.graft.declare(stack, keep)?,
             momentum: if self.momentum == 0.0 { None } else { Some(keep.moment(stack, "momentum")?) },
+            graft_momentum: if self.two_momenta() { Some(keep.moment(stack, "graft_momentum")?) } else { None },
             parts,
         })
     }
@@ -290,9 +304,16 @@ impl Beats for Shampoo {
             let gradient = stack.gradient;
             let filtered = self.filtered(r, stack, state, gradient)?;
             let donor = self.graft.direction(r, stack, gradient, filtered, state.second)?;
+            let mut weight = stack.weight;
             if !preconditioned {
-                self.update(r, stack, state, donor, None, None)?;
-                continue;
+                let Some(chain) = state.graft_momentum else {
+                    self.update(r, stack, weight, state.momentum, donor, None, None)?;
+                    continue;
+                };
+                // The preconditioned momentum moves along with a weight that nobody keeps.
+                weight = r.scratch(format!("{}.shadow", stack.name), stack.weight.shape())?;
+                r.copy(stack.weight, weight)?;
+                self.update(r, stack, stack.weight, Some(chain), donor, None, None)?;
             }
             let direction = r.scratch(format!("{}.direction", stack.name), stack.weight.shape())?;
             for part in &state.parts {
@@ -307,7 +328,7 @@ impl Beats for Shampoo {
                     (None, None) => r.copy(x, out)?,
                 }
                 let scale = self.graft.scale(r, out, part.of(donor)?)?;
-                self.update(r, stack, state, direction, Some(scale), Some(part))?;
+                self.update(r, stack, weight, state.momentum, direction, Some(scale), Some(part))?;
             }
         }
         Ok(())
@@ -329,6 +350,11 @@ fn report_worst(r: &mut Recorder, reports: &[Value], row: Value, ok: Value) -> R
 }
 
 impl Shampoo {
+    /// True if a second momentum counts: before the first preconditioned update.
+    fn two_momenta(&self) -> bool {
+        self.graft_momentum && self.start_step > 0
+    }
+
     /// The running average of the gradient.
     fn filtered(&self, r: &mut Recorder, stack: &Stack, state: &State, gradient: Value) -> Result<Value> {
         let Some(filter) = state.filter else { return Ok(gradient) };
@@ -364,12 +390,22 @@ impl Shampoo {
     }
 
     /// The tail: decoupled decay, momentum, update; of one block or of all.
-    fn update(&self, r: &mut Recorder, stack: &Stack, state: &State, g: Value, g_scale: Option<Value>, part: Option<&Part>) -> Result<()> {
+    #[allow(clippy::too_many_arguments, reason = "a weight, its momentum, a direction, its factor, and which part of all")]
+    fn update(
+        &self,
+        r: &mut Recorder,
+        stack: &Stack,
+        weight: Value,
+        momentum: Option<Value>,
+        g: Value,
+        g_scale: Option<Value>,
+        part: Option<&Part>,
+    ) -> Result<()> {
         let of = |x: Value| part.map_or(Ok(x), |part| part.of(x));
         r.record(SgdUpdate {
-            w: of(stack.weight)?,
+            w: of(weight)?,
             g: of(g)?,
-            m: state.momentum.map(of).transpose()?,
+            m: momentum.map(of).transpose()?,
             g_scale,
             nesterov: self.nesterov,
             decay: stack.decay(DecayForm::Gradient),

@@ -78,6 +78,7 @@ fn fields(ctx: &Context) -> Outcome {
     refuse!(negative.map(WeightDecay::Decoupled), Shampoo, weight_decay);
     refuse!(not_decay, Shampoo, momentum);
     refuse!([true], Shampoo, nesterov);
+    refuse!([true], Shampoo, graft_momentum);
     refuse!([0], Shampoo, block_size);
     let shampoo = Shampoo::default();
     for beta2 in not_decay {

@@ -355,8 +355,50 @@ fn any_scale(ctx: &Context) -> Outcome {
     Ok(())
 }
 
+/// Two momenta: the base optimizer's steps before the start, then those of a run that was preconditioned all along, with that run's momentum.
+fn two_momenta(ctx: &Context) -> Outcome {
+    for (start_step, nesterov, block_size) in [(3, false, 1024), (4, true, 4)] {
+        let steady = Shampoo {
+            learning_rate: 0.05,
+            beta1: 0.0,
+            graft: Graft::Sgd,
+            momentum: 0.8,
+            nesterov,
+            block_size,
+            precondition_every: 2,
+            ..Shampoo::default()
+        };
+        let late = Shampoo { graft_momentum: true, start_step, ..steady };
+        let base = Sgd { learning_rate: 0.05, momentum: 0.8, nesterov, ..Sgd::default() };
+        let (a, b, c) = (Layer::new(ctx, 2, 5, 7, 3)?, Layer::new(ctx, 2, 5, 7, 3)?, Layer::new(ctx, 2, 5, 7, 3)?);
+        let (mut one, mut two, mut plain) =
+            (optimizer(ctx, single(late, &a))?, optimizer(ctx, single(steady, &b))?, optimizer(ctx, single(base, &c))?);
+        for step in 0..8 {
+            let before = (a.weight.read()?, b.weight.read()?);
+            for layer in [&a, &b, &c] {
+                layer.feed(6, step)?;
+            }
+            one.step()?;
+            two.step()?;
+            plain.step()?;
+            let after = (a.weight.read()?, b.weight.read()?);
+            same(&format!("step {step}, momentum"), &state(&one, "w.momentum")?, &state(&two, "w.momentum")?)?;
+            if step < start_step {
+                same(&format!("step {step}, base"), &after.0, &c.weight.read()?)?;
+                ensure(after.0 != after.1, || "the base optimizer's steps are not told from the preconditioned ones".into())?;
+                continue;
+            }
+            let change = |old: &[f32], new: &[f32]| new.iter().zip(old).map(|(n, o)| n - o).collect::<Vec<f32>>();
+            let want: Vec<f64> = change(&before.1, &after.1).into_iter().map(f64::from).collect();
+            close(&change(&before.0, &after.0), &want, Tol::absolute(1e-6)).map_err(|e| format!("step {step}: {e}"))?;
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn cases() -> Vec<Case> {
     vec![
+        case("optimizers::shampoo::two_momenta", two_momenta),
         case("optimizers::shampoo::first_step", first_step),
         case("optimizers::shampoo::starts_as_its_graft", starts_as_its_graft),
         case("optimizers::shampoo::grafted_moments", grafted_moments),
