@@ -1,5 +1,6 @@
 //! The kernel test table: every operation and variant, over shapes that hurt, against f64 oracles, on the CPU path, the GPU and the GL adapter.
 
+mod activation;
 mod control;
 mod curvature;
 mod elementwise;
@@ -50,6 +51,7 @@ fn rows() -> Vec<Row> {
         gemm::ROWS,
         factor::ROWS,
         elementwise::ROWS,
+        activation::ROWS,
         reduce::ROWS,
         spectral::ROWS,
         orthonormal::ROWS,
