@@ -11,15 +11,18 @@
 pub mod curvature;
 pub mod data;
 pub mod experiment;
+pub mod link;
 pub mod method;
 pub mod metrics;
 pub mod scheme;
 pub mod selection;
+pub mod single_index;
 pub mod teacher;
 pub mod theory;
 pub mod two_layer;
 
 pub use curvature::{Curvature, LayerFactors};
 pub use experiment::{LinearRepresentation, LogPoints, Progress, RateSchedule, Record};
+pub use link::Link;
 pub use method::Method;
 pub use two_layer::{Batch, TwoLayer};

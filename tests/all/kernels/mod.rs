@@ -13,6 +13,7 @@ mod spectral;
 mod stage;
 mod update;
 
+pub(crate) use activation::erf;
 use std::collections::BTreeSet;
 
 use layerwise::Context;
