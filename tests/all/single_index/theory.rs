@@ -236,7 +236,12 @@ fn limits() -> Outcome {
                 let moments = Link::CentredRelu.moments();
                 let (c2, v) = (moments.linear.powi(2), moments.nonlinear() + 0.04);
                 let size = c2 * (1.0 - 2.0 * lambda * m + lambda * lambda * slope) + phi * v * (m - lambda * slope);
-                near(&format!("{spectrum:?}, phi {phi}, lambda {lambda}"), t.kfac(lambda), c2.sqrt() * (1.0 - lambda * m) / size.sqrt(), 1e-9)?;
+                near(
+                    &format!("{spectrum:?}, phi {phi}, lambda {lambda}"),
+                    t.kfac(lambda),
+                    c2.sqrt() * (1.0 - lambda * m) / size.sqrt(),
+                    1e-9,
+                )?;
             }
             if phi < 1.0 {
                 near(&format!("{spectrum:?}, phi {phi}: no damping"), t.kfac(1e-9), t.kfac_undamped(), 1e-6)?;
@@ -246,7 +251,8 @@ fn limits() -> Outcome {
     Ok(())
 }
 
-/// The predictions beside which an independent simulation stood.
+/// The predictions beside which an independent simulation stood. That program's moments of the ReLU came from a quadrature that does not see its corner
+/// (`c_{>1}^2` of 0.0902 instead of 1/4 - 1/(2 pi) = 0.0908), so that its numbers are up to 0.0015 high.
 fn table() -> Outcome {
     let rows = [
         (Link::Tanh, Spectrum::Identity, [0.878, 0.971, 0.971, 0.944]),
@@ -263,7 +269,8 @@ fn table() -> Outcome {
         for (name, got, want) in
             [("SGD", t.sgd(), sgd), ("1e-3", t.kfac(1e-3), small), ("0.1", t.kfac(0.1), middle), ("1", t.kfac(1.0), large)]
         {
-            near(&format!("{teacher:?}, {spectrum:?}, {name}"), got, want, 6e-4)?;
+            let limit = if teacher == Link::Tanh { 6e-4 } else { 2e-3 };
+            near(&format!("{teacher:?}, {spectrum:?}, {name}"), got, want, limit)?;
         }
     }
     let t = SingleIndexTheory::new(&Spectrum::TwoLevel(0.9).eigenvalues(400), 4.0 / 3.0, Link::Tanh, 0.2)?;
