@@ -20,6 +20,9 @@ pub mod theory;
 pub mod two_layer;
 
 pub use curvature::{Curvature, LayerFactors};
+pub use data::Inputs;
 pub use experiment::{LinearRepresentation, LogPoints, Progress, RateSchedule, Record};
 pub use method::Method;
+pub use scheme::Damping;
+pub use teacher::Spectrum;
 pub use two_layer::{Batch, TwoLayer};
