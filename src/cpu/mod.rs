@@ -10,6 +10,7 @@ mod elementwise;
 pub(crate) mod engine;
 mod gemm;
 mod memory;
+mod network;
 mod qr;
 mod random_fill;
 mod reduce;

@@ -1,6 +1,7 @@
 //! The closed set of operations. Engines execute it by an exhaustive `match`; nothing else computes.
 
 use super::curvature_op::{DampingControl, DirectionOutcome, SpectralDivide};
+use super::network_op::{SoftmaxCrossEntropy, Standardise, StandardiseGradient};
 use super::spectral_op::{Eigh, IterationControl, OperatorNorm, Qr, Quotient, SortColumns, SpectrumScale};
 use super::update_op::{AdamUpdate, Advance, FactorDamping, GraftDirection, KlClip, NormClip, NormRatio, RootOutcome, SgdUpdate};
 use super::value::{Coef, Value};
@@ -308,4 +309,10 @@ ops! {
     SgdUpdate => "sgd_update",
     /// Adam tail.
     AdamUpdate => "adam_update",
+    /// Batch standardisation.
+    Standardise => "standardise",
+    /// Its backward pass.
+    StandardiseGradient => "standardise_gradient",
+    /// Softmax with cross-entropy.
+    SoftmaxCrossEntropy => "softmax_cross_entropy",
 }
