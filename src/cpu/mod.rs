@@ -3,6 +3,7 @@
 //! Parallel over items; within an item an operation is sequential unless its size alone (never the batch) makes it worth splitting, and only where
 //! that changes no bit. File names mirror `shaders/`.
 
+mod activation;
 mod cholesky;
 mod control;
 mod curvature;
