@@ -242,12 +242,13 @@ fn entropy(context: &Context, shape: [usize; 3], layouts: [Layout; 2], size: f64
         let row = |r: usize| (0..classes).map(|c| z[(r, c)]).collect::<Vec<_>>();
         let all: Vec<_> = (0..n).map(|r| sample(&row(r), label(r), n)).collect();
         // A difference of logits is rounded relative to itself, which is an absolute error in an exponent; beyond 87 the exponential is 0.
-        let range = |r: usize| row(r).iter().fold(0.0, |m: f64, a| row(r).iter().fold(m, |m, b| m.max(a - b))).min(87.0);
+        let extreme = |r: usize, sign: f64| row(r).iter().fold(f64::NEG_INFINITY, |m, z| m.max(sign * z));
+        let ranges: Vec<f64> = (0..n).map(|r| (extreme(r, 1.0) + extreme(r, -1.0)).min(87.0)).collect();
         losses.push(Mat::from_fn(n, 1, |r, _| all[r].0));
         deltas.push(Mat::from_fn(n, classes, |r, c| all[r].1[c]));
         right.push(Mat::from_fn(n, 1, |r, _| all[r].2));
-        sizes[0].push(Mat::from_fn(n, 1, |r, _| all[r].0 * (1.0 + range(r))));
-        sizes[1].push(Mat::from_fn(n, classes, |r, c| all[r].1[c].abs() * (1.0 + range(r))));
+        sizes[0].push(Mat::from_fn(n, 1, |r, _| all[r].0 * (1.0 + ranges[r])));
+        sizes[1].push(Mat::from_fn(n, classes, |r, c| all[r].1[c].abs() * (1.0 + ranges[r])));
     }
     let done = s.run(1)?;
     let tol = Tol { absolute: 1e-36, ..Tol::gemm(classes) };
