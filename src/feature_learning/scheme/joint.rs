@@ -6,35 +6,56 @@ use crate::error::{Error, Result};
 use crate::feature_learning::method::Method;
 use crate::feature_learning::two_layer::{Batch, TwoLayer};
 use crate::optim::{Group, LearningRateSchedule, Optimizer, Parameter, Sgd};
-use crate::plan::{Recorder, Value};
-use crate::tensor::Tensor;
+use crate::plan::{Coef, Recorder, Value};
+use crate::tensor::{Shape, Tensor};
 
 /// Every method with a [`Method::optimizer`].
 #[derive(Clone, Debug)]
 pub(super) struct Joint {
     pub(super) trained: Vec<Trained>,
+    /// `diag(1/sd)` of the last batch's inputs, `[data, dX, dX]`, where those are standardised.
+    standardise: Option<Value>,
 }
 
 impl Joint {
-    pub(super) fn declare(keep: &mut Keep<'_>, _method: Method, model: &TwoLayer) -> Result<Self> {
+    pub(super) fn declare(keep: &mut Keep<'_>, method: Method, model: &TwoLayer) -> Result<Self> {
+        let (data, d_x) = (keep.sizes.data, keep.sizes.d_x);
+        let standardise = if method.normalises_inputs() {
+            Some(keep.declare("standardise", Shape::new(data, d_x, d_x), Initial::Identity)?)
+        } else {
+            None
+        };
         let mut trained = Vec::new();
         for (name, gradient, weight) in [("F", "F.gradient", model.f), ("G", "G.gradient", model.g)] {
             let gradient = keep.declare(gradient, weight.shape(), Initial::Zeros)?;
             trained.push(Trained { name, weight, gradient, plain: false });
         }
-        Ok(Joint { trained })
+        Ok(Joint { trained, standardise })
     }
 
     pub(super) fn record(&self, r: &mut Recorder, model: &TwoLayer, batch: &Batch) -> Result<()> {
         let (of_f, of_g) = (self.trained[0].gradient, self.trained[1].gradient);
-        let z = model.hidden(r, model.g, batch.x)?;
+        let x = self.inputs(r, batch.x)?;
+        let z = model.hidden(r, model.g, x)?;
         let residual = model.residual(r, z, batch.y)?;
         model.gradient_f_into(r, residual, z, of_f)?;
-        model.gradient_g_into(r, residual, batch.x, of_g)
+        model.gradient_g_into(r, residual, x, of_g)
     }
 
-    pub(super) fn evaluated(&self, _r: &mut Recorder, model: &TwoLayer) -> Result<Evaluated> {
-        Ok(Evaluated { head: model.f, representation: model.g, offset: None })
+    /// The inputs as the model sees them.
+    fn inputs(&self, r: &mut Recorder, x: Value) -> Result<Value> {
+        let Some(scale) = self.standardise else { return Ok(x) };
+        let normal = r.standardise(x, 0.0)?;
+        r.copy(normal.scale, scale.diagonal()?)?;
+        Ok(normal.out)
+    }
+
+    pub(super) fn evaluated(&self, r: &mut Recorder, model: &TwoLayer) -> Result<Evaluated> {
+        let representation = match self.standardise {
+            None => model.g,
+            Some(scale) => model.times_shared(r, model.g, scale, Coef::Const(1.0))?,
+        };
+        Ok(Evaluated { head: model.f, representation, offset: None })
     }
 }
 
