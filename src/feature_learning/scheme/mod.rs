@@ -72,8 +72,6 @@ pub enum Initial {
     Zeros,
     /// Ones.
     Ones,
-    /// Identity matrices.
-    Identity,
     /// The initial head.
     Head,
     /// The initial representation.
