@@ -225,18 +225,19 @@ fn uniform(word: u32) -> f32 {
 }
 
 /// ln(1 + f) = f - f^2/2 + f^3 P(f) on [1/sqrt 2 - 1, sqrt 2 - 1]: relative error 2e-8 before rounding. From interpolation at the Chebyshev nodes, as are the next two.
-const LOG: [f32; 8] = [0.333_333_3, -0.250_003_07, 0.200_010_45, -0.166_412_82, 0.142_144_96, -0.129_981_83, 0.126_223_19, -0.079_027_44];
+pub(crate) const LOG: [f32; 8] =
+    [0.333_333_3, -0.250_003_07, 0.200_010_45, -0.166_412_82, 0.142_144_96, -0.129_981_83, 0.126_223_19, -0.079_027_44];
 /// sin(pi/4 a) / a in a^2 on [0, 1]: error 3e-8.
 #[allow(clippy::approx_constant, reason = "a fitted coefficient that happens to round to pi / 4")]
 const SIN: [f32; 4] = [0.785_398_2, -0.080_745_436, 0.002_490_006_8, -3.595_429e-5];
 /// cos(pi/4 a) in a^2 on [0, 1]: error 7e-9.
 const COS: [f32; 5] = [1.0, -0.308_425_13, 0.015_854_325, -0.000_325_938_6, 3.529_797e-6];
 /// ln 2 in two parts: the first has 15 bits, so that its product with an exponent is exact.
-const LN2_HIGH: f32 = 0.693_145_75;
-const LN2_LOW: f32 = 1.428_606_8e-6;
+pub(crate) const LN2_HIGH: f32 = 0.693_145_75;
+pub(crate) const LN2_LOW: f32 = 1.428_606_8e-6;
 
 #[inline(always)]
-fn horner<const N: usize>(coefficients: [f32; N], x: f32) -> f32 {
+pub(crate) fn horner<const N: usize>(coefficients: [f32; N], x: f32) -> f32 {
     let mut sum = coefficients[N - 1];
     for i in (0..N - 1).rev() {
         sum = sum * x + coefficients[i];

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use super::memory::Memory;
-use super::{activation, cholesky, control, curvature, elementwise, gemm, qr, random_fill, reduce, spectral, update};
+use super::{activation, cholesky, control, curvature, elementwise, gemm, network, qr, random_fill, reduce, spectral, update};
 use crate::error::{Error, Result};
 use crate::plan::{Op, Plan};
 use crate::tensor::{Storage, Tensor, lock};
@@ -123,5 +123,8 @@ fn execute(op: &Op, memory: &mut Memory<'_>) {
         Op::NormRatio(op) => control::norm_ratio(op, memory),
         Op::SgdUpdate(op) => update::sgd_update(op, memory),
         Op::AdamUpdate(op) => update::adam_update(op, memory),
+        Op::Standardise(op) => network::standardise(op, memory),
+        Op::StandardiseGradient(op) => network::standardise_gradient(op, memory),
+        Op::SoftmaxCrossEntropy(op) => network::softmax_cross_entropy(op, memory),
     }
 }

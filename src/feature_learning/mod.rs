@@ -8,6 +8,7 @@
 //! The model is that of Zhang et al., "On The Concurrence of Layer-wise Preconditioning Methods and Provable Feature Learning" (arXiv 2502.01763). Sizes,
 //! learning rates and seeds are ours: the paper's settings were not available.
 
+pub mod batch_norm;
 pub mod curvature;
 pub mod data;
 pub mod experiment;
@@ -23,7 +24,10 @@ pub mod theory;
 pub mod two_layer;
 
 pub use curvature::{Curvature, LayerFactors};
+pub use data::Inputs;
 pub use experiment::{LinearRepresentation, LogPoints, Progress, RateSchedule, Record};
 pub use link::Link;
 pub use method::Method;
+pub use scheme::Damping;
+pub use teacher::Spectrum;
 pub use two_layer::{Batch, TwoLayer};

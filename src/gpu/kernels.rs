@@ -72,6 +72,9 @@ kernels! {
     NORM_RATIO = "norm_ratio" [donor Read, own Read, out Write],
     SGD_UPDATE = "sgd_update" [g Read, g_scale Read, block Read, m Write, w Write],
     ADAM_UPDATE = "adam_update" [g Read, block Read, m Write, v Write, v_max Write, w Write],
+    STANDARDISE = "standardise" [x Read, out Write, mean Write, variance Write, scale Write],
+    STANDARDISE_GRADIENT = "standardise_gradient" [xhat Read, dy Read, scale Read, gamma Read, dx Write, sums Write],
+    SOFTMAX_CROSS_ENTROPY = "softmax_cross_entropy" [logits Read, labels Read, loss Write, delta Write, hits Write],
 }
 
 /// A kernel with values for its tunables: what one pipeline is made of.

@@ -6,7 +6,8 @@ use super::kernels::{
     ACTIVATION, ADAM_UPDATE, ADVANCE, AXPBY, CHECK_FINITE, CHOLESKY_DIAGONAL, CHOLESKY_LOAD, CHOLESKY_ROWS, CHOLESKY_UPDATE, COLUMN_MEAN,
     CONVERT, DAMPING_CONTROL, DIRECTION_OUTCOME, EIGH_JACOBI, EIGH_LOAD, EIGH_ROTATE, EIGH_SORT, FACTOR_DAMPING, GRAFT_DIRECTION,
     ITERATION_CONTROL, KL_CLIP, Kernel, NORM_CLIP, NORM_RATIO, OPERATOR_NORM, QR_PANEL, QR_SIGNS, QUOTIENT, RANDOM_FILL, REDUCE,
-    ROOT_OUTCOME, SGD_UPDATE, SOLVE_TRIANGULAR, SORT_COLUMNS, SPECTRAL_DIVIDE, SPECTRUM_SCALE, Variant,
+    ROOT_OUTCOME, SGD_UPDATE, SOFTMAX_CROSS_ENTROPY, SOLVE_TRIANGULAR, SORT_COLUMNS, SPECTRAL_DIVIDE, SPECTRUM_SCALE, STANDARDISE,
+    STANDARDISE_GRADIENT, Variant,
 };
 use super::params::{Params, ViewParams};
 use crate::plan::{
@@ -165,6 +166,13 @@ impl Builder<'_> {
         let values = [Some(op.a), Some(op.b), d, Some(op.out), op.block];
         let grid = [m.div_ceil(tile) * n.div_ceil(tile), 1, batch];
         self.push(variant, &values, &[op.alpha, op.beta, op.gamma], [n_flags, gate, 0], grid);
+    }
+
+    /// Workgroups of whole columns of `x`: one column where its rows are neighbours in memory, 16 where its columns are.
+    fn by_columns(&mut self, kernel: &Kernel, x: Value, values: &[Option<Value>], coefficient: f32, flag: usize) {
+        let across = if x.row_stride < x.col_stride || x.cols == 1 { 1 } else { 16 };
+        let groups = self.batch * x.cols.div_ceil(across);
+        self.push(kernel.plain(), values, &[Coef::Const(coefficient)], [across, flag, 0], [groups, 1, 1]);
     }
 
     /// One workgroup an item.
@@ -343,6 +351,18 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
             let n = flags(&[decays[0], decays[1], (op.nesterov, 4), (op.v_max.is_some(), 8)]);
             let values = [Some(op.g), Some(op.block), Some(op.m), Some(op.v), op.v_max, Some(op.w)];
             b.flat(&ADAM_UPDATE, 256, batch * op.w.rows * op.w.cols, &values, &[], [n, 0, 0]);
+        }
+        Op::Standardise(op) => {
+            let values = [op.x, op.out, op.mean, op.variance, op.scale].map(Some);
+            b.by_columns(&STANDARDISE, op.x, &values, op.epsilon, 0);
+        }
+        Op::StandardiseGradient(op) => {
+            let values = [Some(op.xhat), Some(op.dy), Some(op.scale), op.gamma, Some(op.dx), Some(op.sums)];
+            b.by_columns(&STANDARDISE_GRADIENT, op.dy, &values, op.factor, usize::from(op.gamma.is_some()));
+        }
+        Op::SoftmaxCrossEntropy(op) => {
+            let values = [op.logits, op.labels, op.loss, op.delta, op.hits].map(Some);
+            b.flat(&SOFTMAX_CROSS_ENTROPY, 64, batch * op.delta.rows, &values, &[], [0; 3]);
         }
     }
     b.list

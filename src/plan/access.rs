@@ -136,6 +136,9 @@ impl Op {
                 list.extend(op.v_max.map(|v| ("v_max", v, Update)));
                 list.push(("w", op.w, Update));
             }
+            Op::Standardise(op) => list = op.operands(),
+            Op::StandardiseGradient(op) => list = op.operands(),
+            Op::SoftmaxCrossEntropy(op) => list = op.operands(),
         }
         list
     }
@@ -173,6 +176,9 @@ impl Op {
             Op::NormClip(op) => op.out.items,
             Op::GraftDirection(op) => op.out.items,
             Op::NormRatio(op) => op.out.items,
+            Op::Standardise(op) => op.out.items,
+            Op::StandardiseGradient(op) => op.dx.items,
+            Op::SoftmaxCrossEntropy(op) => op.delta.items,
         }
     }
 
@@ -262,6 +268,9 @@ impl Op {
                 let (m, n) = (op.w.rows, op.w.cols);
                 vec![("g", m, n), ("m", m, n), ("v", m, n), ("v_max", m, n), ("block", 1, block::WIDTH)]
             }
+            Op::Standardise(op) => op.wanted(),
+            Op::StandardiseGradient(op) => op.wanted(),
+            Op::SoftmaxCrossEntropy(op) => op.wanted(),
         }
     }
 
@@ -390,6 +399,10 @@ impl Op {
             Op::FactorDamping(op) if op.left_mean.is_some() != op.right_mean.is_some() => {
                 Err(("left_mean", "both traces or neither".into(), "one".into()))
             }
+            Op::Standardise(op) if !(op.epsilon >= 0.0 && op.epsilon.is_finite()) => {
+                Err(("epsilon", "a number of at least 0".into(), op.epsilon.to_string()))
+            }
+            Op::StandardiseGradient(op) if !op.factor.is_finite() => Err(("factor", "a finite number".into(), op.factor.to_string())),
             _ => Ok(()),
         }
     }

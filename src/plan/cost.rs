@@ -73,6 +73,10 @@ impl Op {
             Op::NormRatio(_) => 4,
             Op::SgdUpdate(op) => 6 * area(&op.w),
             Op::AdamUpdate(op) => 14 * area(&op.w),
+            Op::Standardise(op) => 6 * area(&op.out),
+            Op::StandardiseGradient(op) => 8 * area(&op.dx),
+            // An exponential is 12, a logarithm 24.
+            Op::SoftmaxCrossEntropy(op) => 16 * area(&op.delta) + 24 * op.delta.rows as u64,
         };
         let bytes = self
             .operands()

@@ -6,6 +6,7 @@ pub mod block;
 mod cost;
 mod curvature_op;
 pub(crate) mod cut;
+mod network_op;
 mod op;
 #[allow(clippy::module_inception, reason = "the room and its main type share the name that readers look for")]
 mod plan;
@@ -21,6 +22,7 @@ pub(crate) use activation_op::LinkForm;
 pub use activation_op::{Activation, Link};
 pub use cost::Cost;
 pub use curvature_op::{ControlStage, DampingControl, DirectionOutcome, SpectralDivide};
+pub use network_op::{SoftmaxCrossEntropy, Standardise, StandardiseGradient};
 pub use op::{
     Axpby, CheckFinite, Cholesky, ColumnMean, Convert, Distribution, Gemm, KronFactor, Op, RandomFill, Reduce, ReduceKind, SolveTriangular,
 };

@@ -2,6 +2,7 @@
 
 use super::activation_op::Activation;
 use super::curvature_op::{DampingControl, DirectionOutcome, SpectralDivide};
+use super::network_op::{SoftmaxCrossEntropy, Standardise, StandardiseGradient};
 use super::spectral_op::{Eigh, IterationControl, OperatorNorm, Qr, Quotient, SortColumns, SpectrumScale};
 use super::update_op::{AdamUpdate, Advance, FactorDamping, GraftDirection, KlClip, NormClip, NormRatio, RootOutcome, SgdUpdate};
 use super::value::{Coef, Value};
@@ -311,4 +312,10 @@ ops! {
     SgdUpdate => "sgd_update",
     /// Adam tail.
     AdamUpdate => "adam_update",
+    /// Batch standardisation.
+    Standardise => "standardise",
+    /// Its backward pass.
+    StandardiseGradient => "standardise_gradient",
+    /// Softmax with cross-entropy.
+    SoftmaxCrossEntropy => "softmax_cross_entropy",
 }

@@ -159,6 +159,9 @@ impl Op {
             Op::NormClip(op) => format!(" max {}", op.max),
             Op::KlClip(op) => if op.signed { " signed" } else { "" }.into(),
             Op::DampingControl(op) => format!(" {:?}", op.stage),
+            Op::Standardise(op) => format!(" epsilon {}", op.epsilon),
+            Op::StandardiseGradient(op) => format!(" factor {}", op.factor),
+            Op::SoftmaxCrossEntropy(_) => String::new(),
             Op::RootOutcome(_) | Op::NormRatio(_) | Op::SpectralDivide(_) | Op::DirectionOutcome(_) => String::new(),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::activation_op::{Activation, Link};
 use super::curvature_op::{DampingControl, DirectionOutcome, SpectralDivide};
+use super::network_op::{SoftmaxCrossEntropy, Standardise, StandardiseGradient};
 use super::op::{Axpby, CheckFinite, Cholesky, ColumnMean, Convert, Gemm, KronFactor, Op, RandomFill, Reduce, ReduceKind, SolveTriangular};
 use super::plan::{Plan, Segment};
 use super::spectral_op::{EIGH_SINGLE_MAX, Eigh, IterationControl, OperatorNorm, Order, Qr, Quotient, SortColumns, SpectrumScale};
@@ -305,6 +306,54 @@ impl Recorder {
         let out = self.temporary("solve_triangular", Self::batch_of(&[l, b]), b.rows, b.cols)?;
         self.record(SolveTriangular { l, b: Some(b), out, transpose })?;
         Ok(out)
+    }
+
+    /// Scratch laid out as `x` is: features first where `x` is.
+    fn temporary_like(&mut self, op: &str, batch: usize, x: Value) -> Result<Value> {
+        if x.row_stride < x.col_stride {
+            Ok(self.temporary(op, batch, x.cols, x.rows)?.t())
+        } else {
+            self.temporary(op, batch, x.rows, x.cols)
+        }
+    }
+
+    /// Scratch standardised columns of `x` with their statistics: the operation as recorded, with its outputs.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn standardise(&mut self, x: Value, epsilon: f32) -> Result<Standardise> {
+        let batch = Self::batch_of(&[x]);
+        let out = self.temporary_like("standardise", batch, x)?;
+        let [mean, variance, scale] =
+            ["mean", "variance", "scale"].map(|name| self.temporary(&format!("standardise.{name}"), batch, 1, x.cols));
+        let op = Standardise { x, out, mean: mean?, variance: variance?, scale: scale?, epsilon };
+        self.record(op)?;
+        Ok(op)
+    }
+
+    /// Scratch (dx `[n, q]`, sums `[2, q]`): backward pass of `gamma xhat + b`; see [`StandardiseGradient`].
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn standardise_gradient(&mut self, of: &Standardise, gamma: Option<Value>, dy: Value, factor: f32) -> Result<(Value, Value)> {
+        let batch = Self::batch_of(&[of.out, dy]);
+        let dx = self.temporary_like("standardise_gradient", batch, dy)?;
+        let sums = self.temporary("standardise_gradient.sums", batch, 2, dy.cols)?;
+        self.record(StandardiseGradient { xhat: of.out, dy, scale: of.scale, gamma, dx, sums, factor })?;
+        Ok((dx, sums))
+    }
+
+    /// Scratch (loss `[n, 1]`, delta `[n, c]`, hits `[n, 1]`) of softmax with cross-entropy; see [`SoftmaxCrossEntropy`].
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn softmax_cross_entropy(&mut self, logits: Value, labels: Value) -> Result<(Value, Value, Value)> {
+        let batch = Self::batch_of(&[logits, labels]);
+        let delta = self.temporary_like("softmax_cross_entropy", batch, logits)?;
+        let loss = self.temporary("softmax_cross_entropy.loss", batch, logits.rows, 1)?;
+        let hits = self.temporary("softmax_cross_entropy.hits", batch, logits.rows, 1)?;
+        self.record(SoftmaxCrossEntropy { logits, labels, loss, delta, hits })?;
+        Ok((loss, delta, hits))
     }
 }
 

@@ -4,7 +4,8 @@ use layerwise::plan::{
     Activation, AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, ControlStage, Convert, DampingControl, DecayForm,
     DirectionOutcome, Distribution, EIGH_SINGLE_MAX, Eigh, FactorDamping, Gemm, GraftDirection, IterationControl, KlClip, KronFactor, Link,
     NormClip, NormRatio, OPERATOR_NORM_MAX, Op, OperatorNorm, Order, Qr, Quotient, RandomFill, Reduce, ReduceKind, Role, RootOutcome,
-    SgdUpdate, SolveTriangular, SortColumns, SpectralDivide, SpectrumScale, Stage, block, control,
+    SgdUpdate, SoftmaxCrossEntropy, SolveTriangular, SortColumns, SpectralDivide, SpectrumScale, Stage, Standardise, StandardiseGradient,
+    block, control,
 };
 use layerwise::{Coef, ElementType, Error, Plan, Recorder, Shape, Value};
 
@@ -178,6 +179,14 @@ const REFUSED: &[(&str, Attempt)] = &[
         }
         .into()
     }),
+    ("out", |s| standardise(s, 5, 3, 1e-5)),
+    ("variance", |s| standardise(s, 4, 4, 1e-5)),
+    ("epsilon", |s| standardise(s, 4, 3, -1e-5)),
+    ("sums", |s| standardise_gradient(s, 1, 3, 1.0)),
+    ("gamma", |s| standardise_gradient(s, 2, 4, 1.0)),
+    ("factor", |s| standardise_gradient(s, 2, 3, f32::INFINITY)),
+    ("labels", |s| cross_entropy(s, 4, 5)),
+    ("loss", |s| cross_entropy(s, 5, 4)),
 ];
 
 fn repeated(value: Value, div: usize, modulo: usize) -> Value {
@@ -202,6 +211,24 @@ fn random(out: Value, keys: Value, step: Value) -> Op {
 
 fn sgd(w: Value, g: Value, m: Option<Value>, block: Value) -> Op {
     SgdUpdate { w, g, m, g_scale: None, nesterov: false, decay: DecayForm::Gradient, block }.into()
+}
+
+/// Rows of the result and columns of the variance, for an `x` of 4 x 3.
+fn standardise(s: &mut Shelf, rows: usize, cols: usize, epsilon: f32) -> Op {
+    let (x, out) = (s.v(2, 4, 3), s.v(2, rows, 3));
+    Standardise { x, out, mean: s.v(2, 1, 3), variance: s.v(2, 1, cols), scale: s.v(2, 1, 3), epsilon }.into()
+}
+
+/// Rows of the sums and columns of gamma, for gradients of 4 x 3.
+fn standardise_gradient(s: &mut Shelf, rows: usize, cols: usize, factor: f32) -> Op {
+    let (xhat, dy, dx, scale) = (s.v(2, 4, 3), s.v(2, 4, 3), s.v(2, 4, 3), s.v(2, 1, 3));
+    StandardiseGradient { xhat, dy, scale, gamma: Some(s.v(2, 1, cols)), dx, sums: s.v(2, rows, 3), factor }.into()
+}
+
+/// Losses and labels for 5 samples.
+fn cross_entropy(s: &mut Shelf, labels: usize, losses: usize) -> Op {
+    let (logits, delta) = (s.v(2, 5, 3), s.v(2, 5, 3));
+    SoftmaxCrossEntropy { logits, labels: s.v(2, labels, 1), loss: s.v(2, losses, 1), delta, hits: s.v(2, 5, 1) }.into()
 }
 
 /// Orders of the matrix, of its vectors and of its values; no spare scratch.

@@ -6,6 +6,7 @@ mod curvature;
 mod elementwise;
 mod factor;
 mod gemm;
+mod network;
 mod orthonormal;
 mod random;
 mod reduce;
@@ -59,6 +60,7 @@ fn rows() -> Vec<Row> {
         random::ROWS,
         control::ROWS,
         curvature::ROWS,
+        network::ROWS,
         update::ROWS,
     ]
     .concat()
