@@ -8,16 +8,20 @@ use std::time::Instant;
 
 use kit::{Column, Common, Progress, Report, Result, Table};
 use layerwise::Context;
-use layerwise::feature_learning::Link;
 use layerwise::feature_learning::ridge::{self, Family, Features, OneStepRidge, Trial, linear_floor, select};
-use layerwise::feature_learning::single_index::Inputs;
 use layerwise::feature_learning::theory::single_index::Spectrum;
+use layerwise::feature_learning::{Inputs, Link};
 
 /// The flags beside the common ones.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub(crate) struct Arguments {
-    /// Links of teacher and student alike: tanh, centred_relu, erf, or hermite_A_B_C
-    #[arg(long, value_delimiter = ',', default_value = "tanh,centred_relu")]
+    /// Links of teacher and student alike
+    #[arg(
+        long,
+        help = "Links of teacher and student alike: tanh, centred_relu, erf, or hermite_A_B_C",
+        value_delimiter = ',',
+        default_value = "tanh,centred_relu"
+    )]
     links: Vec<String>,
     /// Haar eigenvectors instead of the coordinate axes
     #[arg(long)]
@@ -135,7 +139,7 @@ fn settings(configs: &[OneStepRidge], report: &mut Report) {
     report.setting("noise", c.noise);
     report.setting("seeds", format!("{} from {}", c.seeds, c.first_seed));
     report.setting("covariances", if c.rotated { "rotated" } else { "axis-aligned" });
-    report.setting("inputs' law", format!("{:?}", c.inputs));
+    report.setting("inputs' law", c.inputs.name());
     report.setting("sizes of the step", format!("{:?}", c.sizes));
     report.setting("KFAC's dampings", format!("{:?}", c.dampings));
     report.setting("ridge strengths", format!("{:?}", c.ridges));

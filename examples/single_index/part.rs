@@ -8,17 +8,17 @@ use std::time::Instant;
 
 use kit::{Column, Common, Progress, Report, Result, Table};
 use layerwise::Context;
-use layerwise::feature_learning::Link;
-use layerwise::feature_learning::single_index::{self, Direction, Inputs, SingleIndex};
+use layerwise::feature_learning::single_index::{self, Direction, SingleIndex};
 use layerwise::feature_learning::theory::single_index::Spectrum;
+use layerwise::feature_learning::{Inputs, Link};
 
 use study::{Group, Point, Study};
 
 /// The flags beside the common ones.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub(crate) struct Arguments {
-    /// The student's link: tanh, relu, centred_relu, erf, or hermite_A_B_C
-    #[arg(long, default_value = "tanh")]
+    /// The student's link
+    #[arg(long, help = "The student's link: tanh, relu, centred_relu, erf, or hermite_A_B_C", default_value = "tanh")]
     student: String,
     /// Haar eigenvectors instead of the coordinate axes
     #[arg(long)]
@@ -141,7 +141,7 @@ fn settings(runs: &[Run], report: &mut Report) {
     report.setting("noise", config.noise);
     report.setting("seeds", format!("{} from {}", config.seeds, config.first_seed));
     report.setting("covariances", if config.rotated { "rotated" } else { "axis-aligned" });
-    report.setting("inputs' law", format!("{:?}", config.inputs));
+    report.setting("inputs' law", config.inputs.name());
 }
 
 fn pair(point: Option<&Point>) -> String {

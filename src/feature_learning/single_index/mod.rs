@@ -15,10 +15,11 @@ pub mod student;
 
 use std::ops::Range;
 
-pub use problem::{Host, Inputs, Problem, Samples, Setting};
+pub use problem::{Host, Problem, Samples, Setting};
 pub use step::{Kind, Step};
 pub use student::{Forward, Student};
 
+use super::data::Inputs;
 use super::experiment::{RateSchedule, block_row};
 use super::link::Link;
 use super::theory::single_index::{SingleIndexTheory, Spectrum};
