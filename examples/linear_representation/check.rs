@@ -5,17 +5,18 @@
 //!
 //! Trials near instability differ between devices; only selected and moderate learning rates are looked at.
 
+use kit::study::{Metric, Run, Setting, Study, smoke};
 use kit::{Common, Verdict};
-use layerwise::feature_learning::selection::{Outcome, geometric_mean};
+use layerwise::feature_learning::selection::Outcome;
 use layerwise::feature_learning::{LinearRepresentation, Method, RateSchedule};
 
-use super::study::Study;
-use super::{Arguments, smoke};
+use super::{ALIGNED, Arguments, ROTATED, config, settings};
 
 /// Says why the thresholds do not belong to these settings.
-pub(super) fn applies(common: &Common, arguments: &Arguments, config: &LinearRepresentation) -> Result<(), String> {
+pub(super) fn applies(common: &Common, arguments: &Arguments) -> Result<(), String> {
+    let config = config(common, arguments);
     let base = if common.smoke { smoke() } else { LinearRepresentation::default() };
-    let expected = LinearRepresentation { rotated: config.rotated, first_seed: config.first_seed, ..base };
+    let expected = LinearRepresentation { first_seed: config.first_seed, ..base };
     let name = if common.smoke { "--smoke" } else { "default" };
     let differs = |what: &str, found: String, wanted: String| Err(format!("{what} is {found}, the {name} settings have {wanted}"));
     if config.schedule != RateSchedule::Constant {
@@ -31,109 +32,85 @@ pub(super) fn applies(common: &Common, arguments: &Arguments, config: &LinearRep
             return differs(what, found.to_string(), wanted.to_string());
         }
     }
-    if *config != expected {
+    if config != expected {
         return differs("--kappa", format!("{:?}", config.kappas), format!("{:?}", expected.kappas));
     }
-    if verdict_count(common.smoke, arguments, config) == 0 {
+    let empty = Study { runs: settings(common, arguments).into_iter().map(|s: Setting| Run::new(s, Vec::new())).collect() };
+    if verdicts(common.smoke, &empty).is_empty() {
         return Err("no threshold concerns the methods that would run".into());
     }
     Ok(())
 }
 
-/// How many thresholds the methods give rise to.
-fn verdict_count(smoke: bool, arguments: &Arguments, config: &LinearRepresentation) -> usize {
-    verdicts(smoke, &Study::new(config.clone(), arguments.methods.clone(), Vec::new())).len()
-}
-
-/// What the thresholds look at.
-struct Measured<'a>(&'a Study);
-
-impl Measured<'_> {
-    fn ran(&self, method: Method) -> bool {
-        self.0.methods.contains(&method)
-    }
-
-    fn at(&self, method: Method, kappa: f64, rate: f64) -> Option<&Outcome> {
-        self.0.outcomes.iter().find(|o| (o.method, o.kappa, o.learning_rate) == (method, kappa, rate) && o.is_sound())
-    }
-
-    /// Geometric mean of the distance at the selected rate; NaN where there is none.
-    fn distance(&self, method: Method, kappa: f64) -> f64 {
-        self.0.selected(method, kappa).map_or(f64::NAN, Outcome::subspace_distance)
-    }
-
-    /// Largest value over seeds; NaN where there is no such outcome.
-    fn worst(outcome: Option<&Outcome>, metric: fn(&layerwise::feature_learning::Record) -> f64) -> f64 {
-        outcome.map_or(f64::NAN, |o| o.finals.iter().map(metric).fold(f64::NEG_INFINITY, f64::max))
-    }
+/// Largest value over seeds; NaN where there is no such outcome.
+fn worst(outcome: Option<&Outcome>, metric: Metric) -> f64 {
+    outcome.map_or(f64::NAN, |o| metric.finals(o).into_iter().fold(f64::NEG_INFINITY, f64::max))
 }
 
 /// Every threshold that the methods of the study give rise to.
 pub(super) fn verdicts(smoke: bool, study: &Study) -> Vec<Verdict> {
-    if smoke { smoke_verdicts(&Measured(study)) } else { full_verdicts(&Measured(study)) }
-}
-
-fn full_verdicts(m: &Measured<'_>) -> Vec<Verdict> {
     let mut list = Vec::new();
-    for (method, what) in [
-        (Method::Sgd, "A5 kappa 1: SGD's distance at the selected rate"),
-        (Method::Amgd, "A5 kappa 1: AMGD's distance at the selected rate"),
-        (Method::Kfac, "A5 kappa 1: KFAC's distance at the selected rate"),
-    ] {
-        if m.ran(method) {
-            list.push(Verdict::at_most(what, m.distance(method, 1.0), 0.01));
-        }
+    if let Some(run) = study.run(ROTATED) {
+        list.extend(if smoke { smoke_verdicts(run, true) } else { rotated_verdicts(run) });
     }
-    let rotated = m.0.config.rotated;
-    if rotated && m.ran(Method::Kfac) {
-        let kfac = m.at(Method::Kfac, 1000.0, 1e-2);
-        let distance = Measured::worst(kfac, |r| r.measured.subspace_distance);
-        let transfer = Measured::worst(kfac, |r| r.measured.transfer_excess);
-        list.push(Verdict::at_most("A6 kappa 1000: KFAC's distance at rate 0.01, worst seed", distance, 0.03));
-        list.push(Verdict::at_most("A6 kappa 1000: KFAC's transfer excess at rate 0.01, worst seed", transfer, 4e-3));
-        let mean = kfac.map_or(f64::NAN, |o| geometric_mean(o.finals.iter().map(|r| r.measured.subspace_distance)));
-        for (method, what, factor) in [
-            (Method::Sgd, "A6 kappa 1000: SGD's distance over KFAC's", 8.0),
-            (Method::Amgd, "A6 kappa 1000: AMGD's distance over KFAC's", 8.0),
-            (Method::Adam, "A6 kappa 1000: Adam's distance over KFAC's", 4.0),
-        ] {
-            if m.ran(method) {
-                list.push(Verdict::at_least(what, m.distance(method, 1000.0) / mean, factor));
-            }
-        }
-    }
-    if m.ran(Method::BnInSgd) && m.ran(Method::Sgd) {
-        if rotated {
-            let distance = |method| m.at(method, 1000.0, 4e-2).map_or(f64::NAN, Outcome::subspace_distance);
-            let ratio = distance(Method::BnInSgd) / distance(Method::Sgd);
-            list.push(Verdict::at_most(
-                "A8 kappa 1000, rotated: BN-input + SGD's distance over SGD's at rate 0.04, off 1",
-                (ratio - 1.0).abs(),
-                0.2,
-            ));
-        } else {
-            let ratio = m.distance(Method::BnInSgd, 1000.0) / m.distance(Method::Sgd, 1000.0);
-            list.push(Verdict::at_most("A8 kappa 1000, axis-aligned: BN-input + SGD's distance over SGD's", ratio, 0.125));
-        }
+    if let Some(run) = study.run(ALIGNED) {
+        list.extend(if smoke { smoke_verdicts(run, false) } else { aligned_verdicts(run) });
     }
     list
 }
 
-fn smoke_verdicts(m: &Measured<'_>) -> Vec<Verdict> {
+fn rotated_verdicts(run: &Run) -> Vec<Verdict> {
     let mut list = Vec::new();
-    if m.ran(Method::Kfac) {
-        list.push(Verdict::at_most("smoke, kappa 1: KFAC's distance at the selected rate", m.distance(Method::Kfac, 1.0), 0.04));
-        let kfac = m.distance(Method::Kfac, 100.0);
-        list.push(Verdict::at_most("smoke, kappa 100: KFAC's distance at the selected rate", kfac, 0.1));
-        if m.0.config.rotated {
-            for (method, what) in [
-                (Method::Sgd, "smoke, kappa 100: SGD's distance over KFAC's"),
-                (Method::Amgd, "smoke, kappa 100: AMGD's distance over KFAC's"),
-            ] {
-                if m.ran(method) {
-                    list.push(Verdict::at_least(what, m.distance(method, 100.0) / kfac, 5.0));
-                }
+    for method in [Method::Sgd, Method::Amgd, Method::Kfac] {
+        if run.has(method) {
+            let what = format!("A5 kappa 1: {}'s distance at the selected rate", method.label());
+            list.push(Verdict::at_most(what, run.distance(method, 1.0), 0.01));
+        }
+    }
+    if run.has(Method::Kfac) {
+        let kfac = run.at(Method::Kfac, 1000.0, 1e-2);
+        let (distance, transfer) = (worst(kfac, Metric::Distance), worst(kfac, Metric::Transfer));
+        list.push(Verdict::at_most("A6 kappa 1000: KFAC's distance at rate 0.01, worst seed", distance, 0.03));
+        list.push(Verdict::at_most("A6 kappa 1000: KFAC's transfer excess at rate 0.01, worst seed", transfer, 4e-3));
+        let mean = kfac.map_or(f64::NAN, Outcome::subspace_distance);
+        for (method, factor) in [(Method::Sgd, 8.0), (Method::Amgd, 8.0), (Method::Adam, 4.0)] {
+            if run.has(method) {
+                let what = format!("A6 kappa 1000: {}'s distance over KFAC's", method.label());
+                list.push(Verdict::at_least(what, run.distance(method, 1000.0) / mean, factor));
             }
+        }
+    }
+    if run.has(Method::BnInSgd) && run.has(Method::Sgd) {
+        let distance = |method| run.at(method, 1000.0, 4e-2).map_or(f64::NAN, Outcome::subspace_distance);
+        let ratio = distance(Method::BnInSgd) / distance(Method::Sgd);
+        list.push(Verdict::within("A8 kappa 1000, rotated: BN-input + SGD's distance over SGD's at rate 0.04", ratio, 1.0, 0.2));
+    }
+    list
+}
+
+fn aligned_verdicts(run: &Run) -> Vec<Verdict> {
+    if !(run.has(Method::BnInSgd) && run.has(Method::Sgd)) {
+        return Vec::new();
+    }
+    let ratio = run.distance(Method::BnInSgd, 1000.0) / run.distance(Method::Sgd, 1000.0);
+    vec![Verdict::at_most("A8 kappa 1000, axis-aligned: BN-input + SGD's distance over SGD's", ratio, 0.125)]
+}
+
+fn smoke_verdicts(run: &Run, rotated: bool) -> Vec<Verdict> {
+    if !run.has(Method::Kfac) {
+        return Vec::new();
+    }
+    let name = &run.setting.name;
+    let kfac = run.distance(Method::Kfac, 100.0);
+    let mut list = vec![Verdict::at_most(format!("smoke, kappa 100, {name}: KFAC's distance at the selected rate"), kfac, 0.1)];
+    if !rotated {
+        return list;
+    }
+    list.push(Verdict::at_most("smoke, kappa 1: KFAC's distance at the selected rate", run.distance(Method::Kfac, 1.0), 0.04));
+    for method in [Method::Sgd, Method::Amgd] {
+        if run.has(method) {
+            let what = format!("smoke, kappa 100: {}'s distance over KFAC's", method.label());
+            list.push(Verdict::at_least(what, run.distance(method, 100.0) / kfac, 5.0));
         }
     }
     list

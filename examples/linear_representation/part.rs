@@ -1,17 +1,16 @@
 //! How the methods learn a subspace under anisotropic inputs: every learning rate, seed and anisotropy of each method as one batched run.
 
 mod check;
-mod plot;
-mod study;
-
-use std::time::Instant;
 
 use clap::ValueEnum;
-use kit::{Common, Progress, Report, Result};
+use kit::study::{Metric, Run, Setting, Study, against, curves, smoke};
+use kit::{Axis, Common, Figure, Panel, Progress, Report, Result};
 use layerwise::Context;
-use layerwise::feature_learning::{LinearRepresentation, LogPoints, Method, RateSchedule, Record, experiment};
+use layerwise::feature_learning::{LinearRepresentation, Method, RateSchedule};
 
-use study::Study;
+/// Names of the settings.
+const ROTATED: &str = "rotated";
+const ALIGNED: &str = "axis-aligned";
 
 /// `--schedule`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -29,9 +28,10 @@ pub(crate) struct Arguments {
     /// Training methods
     #[arg(
         long,
-        help = "Methods: sgd, amgd, amgd_split, dfw, adam, kfac, kfac_ls, foof, bn_in",
+        help = "Methods: sgd, amgd, amgd_split, dfw, adam, adamw, sign, bn_in, bn_in_adam, bn_hid, bn_hid_adam, shampoo, soap, muon, kfac, kfac_emp, kfac_ls, foof, \
+                ngd_gn, ngd_emp",
         value_delimiter = ',',
-        default_value = "sgd,amgd,adam,kfac,foof"
+        default_value = "sgd,amgd,adam,bn_in,bn_in_adam,bn_hid,bn_hid_adam,shampoo,muon,kfac,foof"
     )]
     methods: Vec<Method>,
     /// Learning rates for every method [default: each method's own grid]
@@ -46,25 +46,9 @@ pub(crate) struct Arguments {
     /// Samples per step [default: 1024]
     #[arg(long)]
     batch: Option<usize>,
-    /// Rotated covariances; `false` aligns them with the coordinate axes
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
-    rotated: bool,
-}
-
-/// The small problem of `--smoke`.
-fn smoke() -> LinearRepresentation {
-    LinearRepresentation {
-        d_x: 24,
-        d_y: 6,
-        k: 3,
-        batch: 128,
-        transfer_samples: 256,
-        steps: 150,
-        kappas: vec![1.0, 100.0],
-        seeds: 2,
-        log_points: LogPoints::LogSpaced(12),
-        ..LinearRepresentation::default()
-    }
+    /// Rotated covariances alone, or with `false` those along the coordinate axes alone [default: both, the latter at the largest condition number]
+    #[arg(long)]
+    rotated: Option<bool>,
 }
 
 fn config(common: &Common, arguments: &Arguments) -> LinearRepresentation {
@@ -74,7 +58,6 @@ fn config(common: &Common, arguments: &Arguments) -> LinearRepresentation {
         seeds: common.seeds.unwrap_or(base.seeds),
         steps: arguments.steps.unwrap_or(base.steps),
         batch: arguments.batch.unwrap_or(base.batch),
-        rotated: arguments.rotated,
         first_seed: common.seed,
         schedule: match arguments.schedule {
             Schedule::Constant => RateSchedule::Constant,
@@ -82,6 +65,27 @@ fn config(common: &Common, arguments: &Arguments) -> LinearRepresentation {
         },
         ..base
     }
+}
+
+fn settings(common: &Common, arguments: &Arguments) -> Vec<Setting> {
+    let rotated = config(common, arguments);
+    let mut aligned = LinearRepresentation { rotated: false, ..rotated.clone() };
+    if arguments.rotated.is_none() {
+        aligned.kappas = aligned.kappas.into_iter().reduce(f64::max).into_iter().collect();
+    }
+    let setting = |name: &str, config: LinearRepresentation| {
+        let rates = |method: Method| arguments.learning_rates.clone().unwrap_or_else(|| method.learning_rates().to_vec());
+        let methods = arguments.methods.iter().map(|&m| (m, rates(m))).collect();
+        Setting { methods, ..Setting::new(name, config, []) }
+    };
+    let mut list = Vec::new();
+    if arguments.rotated != Some(false) {
+        list.push(setting(ROTATED, rotated));
+    }
+    if arguments.rotated != Some(true) {
+        list.push(setting(ALIGNED, aligned));
+    }
+    list
 }
 
 /// The example.
@@ -94,58 +98,36 @@ impl kit::Experiment for LinearStudy {
     type Arguments = Arguments;
 
     fn applies(common: &Common, arguments: &Arguments) -> std::result::Result<(), String> {
-        check::applies(common, arguments, &config(common, arguments))
+        check::applies(common, arguments)
     }
 
     fn run(common: &Common, arguments: &Arguments, context: &Context, progress: &Progress) -> Result<Report> {
-        let config = config(common, arguments);
-        config.validate()?;
-        let mut report = Report { settings: settings(&config), ..Report::default() };
-        let records = train(arguments, &config, context, progress, &mut report)?;
-        let study = Study::new(config, arguments.methods.clone(), records);
-        report.tables.push(study.table());
+        let mut report = Report::default();
+        let study = Study::train(settings(common, arguments), context, progress, &mut report)?;
+        report.setting("trainings", study.trials());
+        report.tables = study.runs.iter().map(Run::table).collect();
         report.files.push(("linear_representation.csv".into(), study.csv()));
-        report.plots = plot::all(&study)?;
+        for run in &study.runs {
+            let prefix = if run.setting.name == ROTATED { "" } else { "aligned_" };
+            for &kappa in &run.setting.config.kappas {
+                report.plots.push((format!("{prefix}curves_kappa_{kappa}.svg"), curves(run, kappa).svg()?));
+            }
+        }
+        if let Some(run) = study.run(ROTATED) {
+            report.plots.push(("distance_vs_kappa.svg".into(), distance_against_kappa(run).svg()?));
+        }
         report.verdicts = check::verdicts(common.smoke, &study);
         Ok(report)
     }
 }
 
-fn settings(c: &LinearRepresentation) -> Vec<(String, String)> {
-    let pair = |name: &str, value: String| (name.to_owned(), value);
-    vec![
-        pair("inputs, hidden units, outputs", format!("{}, {}, {}", c.d_x, c.k, c.d_y)),
-        pair("samples a step", c.batch.to_string()),
-        pair("steps", c.steps.to_string()),
-        pair("seeds", format!("{} from {}", c.seeds, c.first_seed)),
-        pair("condition numbers of the covariances", format!("{:?}, {}", c.kappas, if c.rotated { "rotated" } else { "axis-aligned" })),
-        pair("noise", c.noise.to_string()),
-        pair("transfer samples", c.transfer_samples.to_string()),
-        pair("learning-rate schedule", c.schedule.name().into()),
-    ]
-}
-
-fn train(
-    arguments: &Arguments,
-    config: &LinearRepresentation,
-    context: &Context,
-    progress: &Progress,
-    report: &mut Report,
-) -> layerwise::Result<Vec<Record>> {
-    let rates = |method: Method| arguments.learning_rates.clone().unwrap_or_else(|| method.learning_rates().to_vec());
-    let trials = |method: Method| config.kappas.len() * config.seeds * rates(method).len();
-    progress.begin(arguments.methods.iter().map(|&m| config.steps * trials(m)).sum());
-    let mut records = Vec::new();
-    let mut before = 0;
-    for &method in &arguments.methods {
-        progress.describe(method.name());
-        let start = Instant::now();
-        records.extend(experiment::run(context, config, method, &rates(method), &mut |p| progress.at(before + p.steps_done * p.trials))?);
-        let seconds = start.elapsed().as_secs_f64();
-        let (trials, steps) = (trials(method), config.steps);
-        let each = seconds * 1e6 / (trials * steps) as f64;
-        report.durations.push((format!("{method}: {trials} trainings of {steps} steps, {each:.1} us per trial and step"), seconds));
-        before += steps * trials;
-    }
-    Ok(records)
+fn distance_against_kappa(run: &Run) -> Figure {
+    let c = &run.setting.config;
+    let series = run.methods().map(|m| against(m, Metric::Distance, c.kappas.iter().map(|&kappa| (kappa, run.selected(m, kappa)))));
+    let (low, high) = c.kappas.iter().fold((f64::INFINITY, 0.0f64), |(low, high), &k| (low.min(k), high.max(k)));
+    let x = Axis::log("condition number of the input covariance").range(low / 1.6, high * 1.6);
+    let panel = Panel::new("", x, Axis::log("subspace distance"), series.collect());
+    let title = format!("Subspace distance after {} steps against anisotropy, rotated covariances", c.steps);
+    let subtitle = format!("rate selected by train excess; point: geometric mean of {} seeds, bar: smallest to largest", c.seeds);
+    Figure::new(title, subtitle, vec![panel])
 }

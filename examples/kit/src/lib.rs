@@ -54,6 +54,7 @@ mod experiment;
 pub mod plot;
 mod progress;
 mod report;
+pub mod study;
 mod table;
 mod verdict;
 

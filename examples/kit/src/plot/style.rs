@@ -74,7 +74,7 @@ const KNOWN: [(&str, Style); 30] = [
     ("kfac", style((0, 114, 178), Marker::Diamond, true, Dash::Solid)),
     ("kfac_ema", style((0, 60, 100), Marker::Diamond, false, Dash::Dashed)),
     ("kfac_ls", style((0, 60, 100), Marker::Diamond, true, Dash::Dotted)),
-    ("kfac_empirical", style((60, 60, 140), Marker::Diamond, false, Dash::Dotted)),
+    ("kfac_emp", style((60, 60, 140), Marker::Diamond, false, Dash::Dotted)),
     ("foof", style((86, 180, 233), Marker::Down, true, Dash::Solid)),
     ("foof_ema", style((30, 120, 180), Marker::Down, false, Dash::Dashed)),
     ("shampoo", style((0, 158, 115), Marker::Plus, true, Dash::Solid)),
