@@ -7,8 +7,8 @@ use layerwise::feature_learning::theory::single_index::Spectrum;
 
 use super::Study;
 
-/// The full thresholds are for log-spaced spectra of ratio 100 and 3 seeds. Four runs (first seeds 0, 100, 200, 300) measured: KFAC's error over the floor .15 to .16 (tanh)
-/// and .26 to .30 (rectifier), SGD's over KFAC's 7.3 to 8.6 and 2.2 to 2.5, the linear model's over its floor 1.15 to 1.24.
+/// The full thresholds are for log-spaced spectra of ratio 100 and 3 seeds. Four runs (first seeds 0, 100, 200, 300) measured: KFAC's error over the
+/// floor .15 to .16 (tanh) and .26 to .30 (rectifier), SGD's over KFAC's 7.3 to 8.6 and 2.2 to 2.5, the linear model's over its floor 1.15 to 1.24.
 ///
 /// Those of `--smoke` are for a quarter of the dimension. 12 runs (first seeds 0 to 1100) measured at most .21 and .44, at least 4.5 and 1.30, and 1.08 to 1.26.
 pub(super) fn verdicts(smoke: bool, studies: &[Study]) -> Vec<Verdict> {

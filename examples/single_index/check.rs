@@ -23,12 +23,13 @@ fn predicted(p: &&Point) -> bool {
     p.spectrum != POWER_LAW && (p.direction == Direction::Sgd || p.damping.is_some())
 }
 
-/// The thresholds of the full run belong to its size and 8 seeds. Four runs (first seeds 0, 100, 200, 300) measured: worst distance from theory .002, KFAC's lead over
-/// SGD in the isotropic case .088 to .092, over the best rival of the last table .18 to .22, the power law's excess over SGD's form .047 to .073.
+/// The thresholds of the full run belong to its size and 8 seeds. Four runs (first seeds 0, 100, 200, 300) measured: worst distance from theory .002,
+/// KFAC's lead over SGD in the isotropic case .088 to .092, over the best rival of the last table .18 to .22, the power law's excess over SGD's form .047
+/// to .073.
 ///
-/// Those of `--smoke` are for a fifth of the dimension and 4 seeds, where three standard errors of so few cover less and theory is off by more. 16 runs (first
-/// seeds 0 to 1500) measured at most .026, .023 and .066 (60 samples) in the three groups, SGD's cosines .644 to .704 and KFAC's .826 to .893 at two levels 0.9, the lead over the best rival
-/// at least .12. The failure of SGD's form under the power law does not show at this size: -.01 to .10.
+/// Those of `--smoke` are for a fifth of the dimension and 4 seeds, where three standard errors of so few cover less and theory is off by more. 16 runs
+/// (first seeds 0 to 1500) measured at most .026, .023 and .066 (60 samples) in the three groups, SGD's cosines .644 to .704 and KFAC's .826 to .893 at two
+/// levels 0.9, the lead over the best rival at least .12. The failure of SGD's form under the power law does not show at this size: -.01 to .10.
 pub(super) fn verdicts(smoke: bool, study: &Study) -> Vec<Verdict> {
     let distances = if smoke { [0.05, 0.05, 0.1] } else { [0.01; 3] };
     let mut list = vec![
