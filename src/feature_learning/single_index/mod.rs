@@ -20,7 +20,6 @@ pub use step::{Kind, Step};
 pub use student::{Forward, Student};
 
 use super::data::Inputs;
-use super::experiment::{RateSchedule, block_row};
 use super::link::Link;
 use super::theory::single_index::{SingleIndexTheory, Spectrum};
 use crate::context::Context;
@@ -280,7 +279,7 @@ impl SingleIndex {
             bindings.bind(damping, &context.upload(damping.shape(), &values)?);
         }
         if let Some(block) = step.block {
-            let rows = block_row(1.0, RateSchedule::Constant, 1).repeat(items.len());
+            let rows = step::sign_row().repeat(items.len());
             bindings.bind(block, &context.upload(block.shape(), &rows)?);
         }
         for &log in step.logs.iter().chain(&step.rank_one) {
@@ -327,6 +326,17 @@ pub(super) fn items_that_fit(context: &Context, one: &Plan, limit: u64, what: &s
 }
 
 /// Runs every (spectrum, seed, direction) and returns them in this order. `progress` is called with (items done, items) after each chunk.
+///
+/// ```
+/// use layerwise::Context;
+/// use layerwise::feature_learning::single_index::{SingleIndex, run};
+/// let config = SingleIndex { d_x: 40, samples: 160, hidden: 60, seeds: 1, ..SingleIndex::default() };
+/// let theory = config.theory(config.spectra[0])?;
+/// for step in run(&Context::cpu(), &config, &mut |_, _| {})? {
+///     assert!(step.is_sound() && (step.cosine - step.direction.predicted(&theory).unwrap()).abs() < 0.15);
+/// }
+/// # Ok::<(), layerwise::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`Error::Config`] for a field outside its range, [`Error::Limit`] where an item does not fit, and what [`Context::prepare`] and [`Prepared::run`] return.

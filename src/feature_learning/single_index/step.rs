@@ -5,7 +5,7 @@ use super::student::{Forward, Student, reciprocal};
 use super::{Direction, SingleIndex, spike};
 use crate::error::Result;
 use crate::linalg::spd_solve;
-use crate::plan::block::WIDTH;
+use crate::plan::block::{BETA1, BETA2, EPSILON, LEARNING_RATE, ONE_MINUS_BETA1, ONE_MINUS_BETA2, WIDTH};
 use crate::plan::{AdamUpdate, Advance, Axpby, Clock, Coef, DecayForm, Gemm, Recorder, Reduce, ReduceKind, SpectrumScale, Value};
 use crate::tensor::Shape;
 
@@ -65,6 +65,24 @@ impl Direction {
             Direction::TrueWhitening => Kind::TrueWhitening,
         }
     }
+}
+
+/// Hyper-parameters of Adam's first step at rate 1, standard betas: a row of the sign direction's block.
+#[allow(clippy::cast_possible_truncation, reason = "rounding to the device's element type is the purpose")]
+pub(super) fn sign_row() -> [f32; WIDTH] {
+    let mut row = [0.0; WIDTH];
+    let (beta1, beta2) = (0.9f64, 0.999f64);
+    for (column, value) in [
+        (LEARNING_RATE, 1.0),
+        (BETA1, beta1),
+        (ONE_MINUS_BETA1, 1.0 - beta1),
+        (BETA2, beta2),
+        (ONE_MINUS_BETA2, 1.0 - beta2),
+        (EPSILON, 1e-8),
+    ] {
+        row[column as usize] = value as f32;
+    }
+    row
 }
 
 /// The settings of the problem.

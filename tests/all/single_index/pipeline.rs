@@ -14,6 +14,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case("single_index::pipeline::against_f64", against_f64),
         case("single_index::pipeline::covariance_of_samples", covariance_of_samples),
         case_cpu("single_index::pipeline::chunks_and_single_trials_keep_every_bit", independence),
+        case("single_index::pipeline::chunks_change_rounding_at_most", chunks),
+        case("single_index::pipeline::smallest_problems", smallest),
         case("single_index::pipeline::refusals", refusals),
         case_cpu("single_index::pipeline::theory_and_simulation", theory_and_simulation),
     ];
@@ -207,6 +209,39 @@ fn independence(context: &Context) -> Outcome {
         for result in single_index::run(context, &alone, &mut |_, _| {})? {
             if !whole.iter().any(|b| same(&result, b)) {
                 return Err(format!("{spectrum:?}, seed {seed}, {:?}: other bits alone", result.direction).into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// On a GPU, too, an item does not depend on its neighbours.
+fn chunks(context: &Context) -> Outcome {
+    let config = small(true, Inputs::Gaussian);
+    let whole = single_index::run(context, &config, &mut |_, _| {})?;
+    let one = 4 * config.plan(1)?.values().iter().map(|v| v.shape.elements() as u64).sum::<u64>();
+    for (a, b) in single_index::run(context, &SingleIndex { memory_limit: one, ..config }, &mut |_, _| {})?.iter().zip(&whole) {
+        near(&format!("{a:?}"), a.cosine, b.cosine, 1e-5)?;
+    }
+    Ok(())
+}
+
+/// One sample, one input, one hidden unit: in one dimension every direction that is not zero is the right one. Normalised inputs of one sample are zero, and so
+/// is their gradient: no cosine, and no NaN on the way that could spread.
+fn smallest(context: &Context) -> Outcome {
+    for (d_x, samples, hidden) in [(1, 1, 1), (1, 5, 3), (2, 1, 1), (3, 2, 7), (67, 1, 1)] {
+        let spectra = vec![Spectrum::Identity];
+        let config = SingleIndex { d_x, samples, hidden, spectra, seeds: 3, directions: every_direction(), ..SingleIndex::default() };
+        for a in single_index::run(context, &config, &mut |_, _| {})? {
+            let what = format!("{d_x} inputs, {samples} samples, {hidden} hidden units: {a:?}");
+            if samples == 1 && a.direction == Direction::BatchNormInputs {
+                if a.is_sound() || a.residual != 0.0 {
+                    return Err(what.into());
+                }
+            } else if d_x == 1 {
+                near(&what, a.cosine, 1.0, 1e-5)?;
+            } else if !(0.0..=1.0 + 1e-5).contains(&a.cosine) {
+                return Err(what.into());
             }
         }
     }
