@@ -86,7 +86,7 @@ impl Link {
         }
     }
 
-    /// `sigma'(x)`; 0 at the corner of a ReLU.
+    /// `sigma'(x)`; 0 at the corner of `max(x, 0)`.
     pub fn derivative(self, x: f64) -> f64 {
         match self {
             Link::Tanh => 1.0 / x.cosh().powi(2),

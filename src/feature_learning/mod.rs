@@ -5,7 +5,10 @@
 //! second-order optimizers need of it, [`scheme`] the update
 //! rules, [`metrics`] what is logged, [`theory`] the closed forms that the measurements are held against, [`selection`] how a learning rate is chosen.
 //!
-//! The model is that of Zhang et al., "On The Concurrence of Layer-wise Preconditioning Methods and Provable Feature Learning" (arXiv 2502.01763). Sizes,
+//! Beside it, single-index learning: [`link`] has the non-linearities, [`single_index`] the first step and its alignment with the target, [`ridge`] what that step is
+//! worth in test error.
+//!
+//! The models are those of Zhang et al., "On The Concurrence of Layer-wise Preconditioning Methods and Provable Feature Learning" (arXiv 2502.01763). Sizes,
 //! learning rates and seeds are ours: the paper's settings were not available.
 
 pub mod batch_norm;

@@ -14,8 +14,9 @@ use std::ops::Range;
 
 pub use heads::{Heads, linear_floor};
 
+use super::data::Inputs;
 use super::link::Link;
-use super::single_index::{Host, Inputs, Setting, items_that_fit};
+use super::single_index::{Host, Setting, items_that_fit};
 use super::theory::single_index::Spectrum;
 use crate::context::Context;
 use crate::error::{Error, Result};

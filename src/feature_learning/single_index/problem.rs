@@ -4,6 +4,7 @@ use faer::Mat;
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::feature_learning::data::Inputs;
 use crate::feature_learning::link::Link;
 use crate::feature_learning::theory::single_index::Spectrum;
 use crate::plan::{Axpby, Coef, Distribution, Gemm, RandomFill, Recorder, SpectrumScale, Value};
@@ -24,15 +25,6 @@ const STREAM_INPUTS: u32 = 0;
 const STREAM_NOISE: u32 = 1;
 const STREAM_FIRST_LAYER: u32 = 2;
 const STREAM_SECOND_LAYER: u32 = 3;
-
-/// Law of the coordinates of `u` in `x = Sigma^{1/2} u`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inputs {
-    /// Standard normal.
-    Gaussian,
-    /// Uniform on {-1, +1}.
-    Rademacher,
-}
 
 /// What a problem is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -150,7 +150,8 @@ impl SingleIndexTheory {
     pub fn new(eigenvalues: &[f64], phi: f64, teacher: Link, noise: f64) -> Result<Self> {
         teacher.validate_teacher()?;
         let positive = |x: f64| x > 0.0 && x.is_finite();
-        if eigenvalues.is_empty() || !eigenvalues.iter().all(|x| positive(*x)) || !positive(phi) || !(noise >= 0.0 && noise.is_finite()) {
+        let usable = !eigenvalues.is_empty() && eigenvalues.iter().all(|x| positive(*x));
+        if !(usable && positive(phi) && noise >= 0.0 && noise.is_finite()) {
             let found = format!("{} eigenvalues, phi {phi}, noise {noise}", eigenvalues.len());
             let allowed = "positive eigenvalues, phi > 0, noise >= 0";
             return Err(Error::Config { method: "SingleIndexTheory", field: "eigenvalues", found, allowed });

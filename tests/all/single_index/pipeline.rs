@@ -1,8 +1,8 @@
 //! The one-step experiment against f64 on its own samples; chunks and single trials.
 
-use layerwise::feature_learning::Link;
-use layerwise::feature_learning::single_index::{self, Alignment, Direction, Inputs, SingleIndex};
+use layerwise::feature_learning::single_index::{self, Alignment, Direction, SingleIndex};
 use layerwise::feature_learning::theory::single_index::Spectrum;
+use layerwise::feature_learning::{Inputs, Link};
 use layerwise::{Context, Error, Value};
 
 use super::near;

@@ -1,9 +1,8 @@
 //! One step, then ridge: every head against f64 on the same samples.
 
-use layerwise::feature_learning::Link;
 use layerwise::feature_learning::ridge::{self, Family, Features, OneStepRidge, Trial, linear_floor, select};
-use layerwise::feature_learning::single_index::Inputs;
 use layerwise::feature_learning::theory::single_index::Spectrum;
+use layerwise::feature_learning::{Inputs, Link};
 use layerwise::{Context, Error, Value};
 
 use super::near;

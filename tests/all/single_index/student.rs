@@ -4,6 +4,7 @@ use layerwise::feature_learning::Link;
 use layerwise::feature_learning::single_index::Student;
 use layerwise::{Bindings, Context, Recorder, Shape};
 
+use super::near;
 use crate::case::{Case, Outcome, case, case_host};
 use crate::oracle::{Mat, inverse, matmul, random};
 
@@ -83,9 +84,7 @@ fn oracle_by_differences() -> Outcome {
         for (j, shape) in SHAPES.into_iter().enumerate() {
             let p = problem((10 * i + j) as u64 + 3, shape);
             let error = relative(&gradient(link, &p), &differences(link, &p));
-            if !(error < 1e-6) {
-                return Err(format!("{link:?}, {shape:?}: {error:e}").into());
-            }
+            near(&format!("{link:?}, {shape:?}"), error, 0.0, 1e-6)?;
         }
     }
     Ok(())
@@ -130,9 +129,7 @@ fn by_differences(context: &Context) -> Outcome {
             let problems: Vec<Problem> = (0..3).map(|b| round(problem((10 * i + j) as u64 + 3 + 100 * b, shape))).collect();
             for (got, p) in on_device(context, link, &problems)?.iter().zip(&problems) {
                 let error = relative(got, &differences(link, p));
-                if !(error < 1e-5) {
-                    return Err(format!("{link:?}, {shape:?}: {error:e}").into());
-                }
+                near(&format!("{link:?}, {shape:?}"), error, 0.0, 1e-5)?;
             }
         }
     }
@@ -151,9 +148,7 @@ fn whitening(context: &Context) -> Outcome {
         // dG Sigma^{-1} = dG A^{-1} A^{-T}, and the plain step of G A^T taken back by A^{-T}.
         let preconditioned = matmul(&matmul(&gradients[0], &back), &back.t());
         let error = relative(&matmul(&gradients[1], &back.t()), &preconditioned);
-        if !(error < 1e-4) {
-            return Err(format!("{link:?}: {error:e}").into());
-        }
+        near(&format!("{link:?}"), error, 0.0, 1e-4)?;
     }
     Ok(())
 }
