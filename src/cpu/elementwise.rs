@@ -70,7 +70,7 @@ pub(super) fn axpby(op: &Axpby, memory: &mut Memory<'_>) {
 
 /// `to = alpha x + beta y`, `y` being `to` itself where `in_place`; what is absent counts as 0. A long run in chunks on threads.
 fn combine(to: &mut [f32], alpha: f32, x: Option<&[f32]>, beta: f32, y: Option<&[f32]>, in_place: bool) {
-    if to.len() > CHUNK {
+    if to.len() > CHUNK && !super::is_sequential() {
         let chunk = |(i, to): (usize, &mut [f32])| {
             let part = i * CHUNK..i * CHUNK + to.len();
             let (x, y) = (x.map(|x| &x[part.clone()]), y.map(|y| &y[part.clone()]));

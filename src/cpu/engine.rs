@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use super::memory::Memory;
-use super::{cholesky, control, curvature, elementwise, gemm, network, qr, random_fill, reduce, spectral, update};
+use super::{activation, cholesky, control, curvature, elementwise, gemm, network, qr, random_fill, reduce, spectral, update};
 use crate::error::{Error, Result};
 use crate::plan::{Op, Plan};
 use crate::tensor::{Storage, Tensor, lock};
@@ -96,6 +96,7 @@ fn execute(op: &Op, memory: &mut Memory<'_>) {
         Op::Gemm(op) => gemm::gemm(op, memory),
         Op::KronFactor(op) => gemm::kron_factor(op, memory),
         Op::Axpby(op) => elementwise::axpby(op, memory),
+        Op::Activation(op) => activation::activation(op, memory),
         Op::Convert(op) => elementwise::convert(op, memory),
         Op::Reduce(op) => reduce::reduce(op, memory),
         Op::ColumnMean(op) => reduce::column_mean(op, memory),

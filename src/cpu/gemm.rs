@@ -31,7 +31,7 @@ pub(super) fn mat_mut<'a>(words: &'a mut [f32], v: &Value) -> MatMut<'a, f32> {
 const SPLIT_FLOPS: usize = 1 << 27;
 
 fn par(flops: usize) -> Par {
-    if flops >= SPLIT_FLOPS { Par::rayon(0) } else { Par::Seq }
+    if flops >= SPLIT_FLOPS && !super::is_sequential() { Par::rayon(0) } else { Par::Seq }
 }
 
 /// `item <- beta item`.

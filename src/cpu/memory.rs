@@ -136,5 +136,5 @@ impl Output {
 
 /// Below about 30 microseconds of work a hand-over to another thread costs more than it brings.
 pub(crate) fn worth_threads(items: usize, flops_per_item: usize) -> bool {
-    items > 1 && items * flops_per_item >= 1 << 16
+    items > 1 && items * flops_per_item >= 1 << 16 && !super::is_sequential()
 }

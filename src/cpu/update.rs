@@ -129,16 +129,16 @@ impl pulp::WithSimd for Run<'_> {
 impl Run<'_> {
     /// Runs it, a long one in chunks on threads.
     fn go(self) {
-        let arch = pulp::Arch::new();
+        let (arch, threads) = (pulp::Arch::new(), !super::is_sequential());
         match self {
-            Run::Sgd(c, w, g) if w.len() > CHUNK => {
+            Run::Sgd(c, w, g) if w.len() > CHUNK && threads => {
                 w.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)).for_each(|(w, g)| arch.dispatch(Run::Sgd(c, w, g)));
             }
-            Run::Momentum(c, w, m, g) if w.len() > CHUNK => {
+            Run::Momentum(c, w, m, g) if w.len() > CHUNK && threads => {
                 let chunks = w.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(g.par_chunks(CHUNK));
                 chunks.for_each(|((w, m), g)| arch.dispatch(Run::Momentum(c, w, m, g)));
             }
-            Run::Adam(c, w, m, v, g) if w.len() > CHUNK => {
+            Run::Adam(c, w, m, v, g) if w.len() > CHUNK && threads => {
                 let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
                 let chunks = w.par_chunks_mut(CHUNK).zip(moments).zip(g.par_chunks(CHUNK));
                 chunks.for_each(|((w, (m, v)), g)| arch.dispatch(Run::Adam(c, w, m, v, g)));
@@ -256,8 +256,13 @@ pub(super) fn adam_update(op: &AdamUpdate, memory: &mut Memory<'_>) {
         }
     };
     if let Some(x) = &mut v_max {
-        let items = w.items().zip(m.items()).zip(v.items()).zip(x.items()).enumerate();
-        items.for_each(|(i, (((w, m), v), x))| with_maximum(i, w, m, v, x));
+        if worth_threads(op.w.items, 4 * op.w.rows * op.w.cols) {
+            let items = w.items().zip(m.items()).zip(v.items()).zip(x.items()).enumerate();
+            items.for_each(|(i, (((w, m), v), x))| with_maximum(i, w, m, v, x));
+        } else {
+            let items = w.items_seq().zip(m.items_seq()).zip(v.items_seq()).zip(x.items_seq()).enumerate();
+            items.for_each(|(i, (((w, m), v), x))| with_maximum(i, w, m, v, x));
+        }
     } else if worth_threads(op.w.items, 4 * op.w.rows * op.w.cols) {
         w.items().zip(m.items()).zip(v.items()).enumerate().for_each(|(i, ((w, m), v))| update(i, w, m, v));
     } else {

@@ -13,7 +13,27 @@ pub const TRANSFER: u32 = 1;
 const STREAM_INPUTS: u32 = 0;
 const STREAM_NOISE: u32 = 1;
 
-/// `x = Sigma^{1/2} u`, `u` uniform on `{-1, 1}^dX`; `y = M_* x + sigma eps`, `eps` standard normal.
+/// Distribution of the whitened inputs `u`, of independent coordinates with mean 0 and variance 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Inputs {
+    /// -1 or 1.
+    #[default]
+    Rademacher,
+    /// Standard normal.
+    Gaussian,
+}
+
+impl Inputs {
+    /// The name in tables, files and flags.
+    pub fn name(self) -> &'static str {
+        match self {
+            Inputs::Rademacher => "rademacher",
+            Inputs::Gaussian => "gaussian",
+        }
+    }
+}
+
+/// `x = Sigma^{1/2} u`, `u` as [`Inputs`] says; `y = M_* x + sigma eps`, `eps` standard normal.
 ///
 /// The stream depends on (seed, task, step) alone: every method, learning rate and anisotropy of one seed sees the same `u` and `eps`.
 /// Data items are anisotropy outer, seed inner.
@@ -29,6 +49,8 @@ pub struct Task {
     pub step: Value,
     /// `sigma`.
     pub noise: f32,
+    /// Distribution of `u`.
+    pub inputs: Inputs,
 }
 
 impl Task {
@@ -42,9 +64,13 @@ impl Task {
         let x = r.declare(format!("{name}.x"), Shape::new(data, samples, d_x), ElementType::F32, role)?;
         let y = r.declare(format!("{name}.y"), Shape::new(data, d_y, samples), ElementType::F32, role)?;
         let step = self.step.repeat(1, 1)?;
-        let signs = r.scratch(format!("{name}.u"), Shape::new(seeds, samples, d_x))?;
-        r.record(RandomFill { out: signs, distribution: Distribution::Rademacher, stream: STREAM_INPUTS, keys: self.keys, step })?;
-        r.record(Gemm::new(signs.repeat(1, seeds)?, self.root, x))?;
+        let white = r.scratch(format!("{name}.u"), Shape::new(seeds, samples, d_x))?;
+        let distribution = match self.inputs {
+            Inputs::Rademacher => Distribution::Rademacher,
+            Inputs::Gaussian => Distribution::Normal,
+        };
+        r.record(RandomFill { out: white, distribution, stream: STREAM_INPUTS, keys: self.keys, step })?;
+        r.record(Gemm::new(white.repeat(1, seeds)?, self.root, x))?;
         let noise = r.scratch(format!("{name}.noise"), Shape::new(seeds, d_y, samples))?;
         r.record(RandomFill { out: noise, distribution: Distribution::Normal, stream: STREAM_NOISE, keys: self.keys, step })?;
         r.record(Gemm {

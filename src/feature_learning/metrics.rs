@@ -10,7 +10,10 @@ use crate::plan::{Axpby, Coef, Gemm, OperatorNorm, Recorder, Reduce, ReduceKind,
 use crate::tensor::Shape;
 
 /// Columns of a log row.
-pub const COLUMNS: usize = 8;
+pub const COLUMNS: usize = 12;
+
+/// First column of the counts of refused steps.
+const REFUSED: usize = 5;
 
 /// One trial at one log point.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,14 +32,13 @@ impl Measurement {
     /// Reads a log row. Metrics that rest on a failed factorization are NaN.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are small non-negative integers")]
     pub fn from_row(row: &[f32]) -> Self {
-        let [train, distance, transfer, basis_ok, head_ok, skipped, failed, head_skipped] =
-            std::array::from_fn(|i| row.get(i).copied().unwrap_or(f32::NAN));
+        let [train, distance, transfer, basis_ok, head_ok] = std::array::from_fn(|i| row.get(i).copied().unwrap_or(f32::NAN));
         let valid = |x: f32, ok: bool| if ok { f64::from(x) } else { f64::NAN };
         Measurement {
             train_excess: f64::from(train),
             subspace_distance: valid(distance, basis_ok == 1.0),
             transfer_excess: valid(transfer, basis_ok == 1.0 && head_ok == 1.0),
-            refused: (skipped + failed + head_skipped) as u32,
+            refused: row.iter().skip(REFUSED).sum::<f32>() as u32,
         }
     }
 
@@ -71,25 +73,35 @@ pub fn excess_risk(r: &mut Recorder, model: &TwoLayer, head: Value, representati
     r.record(Reduce { kind: ReduceKind::SumSq, x: weighted, y: None, out, scale: 0.5 })
 }
 
-/// Records the log row `[trials, 1, COLUMNS]` of every trial.
-///
-/// `reference` is `G_*`, `[seeds, k, dX]`; `samples` are the transfer samples, the same for all trials of a seed and anisotropy.
+/// What trials are judged on.
+#[derive(Clone, Copy, Debug)]
+pub struct Judge<'a> {
+    /// The training task.
+    pub train: &'a Task,
+    /// The transfer task.
+    pub transfer: &'a Task,
+    /// Transfer samples, the same for all trials of a seed and anisotropy.
+    pub samples: &'a Batch,
+    /// `G_*`, `[seeds, k, dX]`.
+    pub reference: Value,
+}
+
+/// Records the log row `[trials, 1, COLUMNS]` of every trial. `blocks`, at most three, are those that count refused steps.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) where the operands do not fit.
-pub fn record(
-    r: &mut Recorder,
-    scheme: &Scheme,
-    train: &Task,
-    transfer: &Task,
-    samples: &Batch,
-    reference: Value,
-    log: Value,
-) -> Result<()> {
+pub fn record(r: &mut Recorder, scheme: &Scheme, judge: &Judge<'_>, blocks: &[Value], log: Value) -> Result<()> {
+    let Judge { train, transfer, samples, reference } = *judge;
     let model = &scheme.model;
     let cell = |column: usize| log.col_range(column..column + 1);
-    let representation = scheme.effective_representation(r)?;
-    excess_risk(r, model, model.f, representation, train, cell(0)?)?;
+    let evaluated = scheme.evaluated(r)?;
+    let representation = evaluated.representation;
+    excess_risk(r, model, evaluated.head, representation, train, cell(0)?)?;
+    if let Some(offset) = evaluated.offset {
+        // Inputs have mean zero, so the offset's part adds up.
+        let part = r.reduce(ReduceKind::SumSq, 0.5, offset)?;
+        r.record(Axpby { y: Some(cell(0)?), ..Axpby::copy(part, cell(0)?) })?;
+    }
 
     let (basis, basis_ok) = orthonormalise(r, representation)?;
     subspace_distance(r, basis, reference.repeat(model.sharing(), reference.items())?, cell(1)?)?;
@@ -100,12 +112,9 @@ pub fn record(
 
     r.record(Axpby::copy(basis_ok, cell(3)?))?;
     r.record(Axpby::copy(head_ok, cell(4)?))?;
-    for (column, block, count) in [(5, Some(scheme.block), SKIPPED), (6, Some(scheme.block), FAILED_ROOTS), (7, scheme.head_block, SKIPPED)]
-    {
-        if let Some(block) = block {
-            let count = count as usize;
-            r.record(Axpby::copy(block.col_range(count..count + 1)?, cell(column)?))?;
-        }
+    let counts = blocks.iter().flat_map(|&block| [(block, SKIPPED as usize), (block, FAILED_ROOTS as usize)]);
+    for (column, (block, count)) in (REFUSED..COLUMNS).zip(counts) {
+        r.record(Axpby::copy(block.col_range(count..count + 1)?, cell(column)?))?;
     }
     Ok(())
 }

@@ -11,15 +11,21 @@
 pub mod curvature;
 pub mod data;
 pub mod experiment;
+pub mod link;
 pub mod method;
 pub mod metrics;
 pub mod scheme;
 pub mod selection;
+pub mod single_index;
 pub mod teacher;
 pub mod theory;
 pub mod two_layer;
 
 pub use curvature::{Curvature, LayerFactors};
+pub use data::Inputs;
 pub use experiment::{LinearRepresentation, LogPoints, Progress, RateSchedule, Record};
+pub use link::Link;
 pub use method::Method;
+pub use scheme::Damping;
+pub use teacher::Spectrum;
 pub use two_layer::{Batch, TwoLayer};

@@ -50,12 +50,46 @@ fn orthonormal_rows(mut x: Mat<f64>) -> Mat<f64> {
     x
 }
 
+/// How the eigenvalues of an input covariance lie between the largest and the smallest. Their sum is the dimension.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Spectrum {
+    /// Each a fixed factor below the one before.
+    #[default]
+    LogSpaced,
+    /// The first half (rounded up) equal, and the rest.
+    TwoLevel,
+    /// Proportional to `i^(-a)`, i from 1.
+    PowerLaw,
+}
+
+impl Spectrum {
+    /// The name in tables, files and flags.
+    pub fn name(self) -> &'static str {
+        match self {
+            Spectrum::LogSpaced => "log_spaced",
+            Spectrum::TwoLevel => "two_level",
+            Spectrum::PowerLaw => "power_law",
+        }
+    }
+
+    /// `d` eigenvalues with ratio `kappa` from largest to smallest and sum `d`.
+    #[allow(clippy::cast_precision_loss, reason = "dimensions are far below 2^52")]
+    pub fn eigenvalues(self, d: usize, kappa: f64) -> Vec<f64> {
+        let below = |i: usize| match self {
+            Spectrum::LogSpaced => i as f64 / (d.max(2) - 1) as f64,
+            Spectrum::TwoLevel if i < d.div_ceil(2) => 0.0,
+            Spectrum::TwoLevel => 1.0,
+            Spectrum::PowerLaw => ((i + 1) as f64).ln() / (d.max(2) as f64).ln(),
+        };
+        let raw: Vec<f64> = (0..d).map(|i| kappa.powf(-below(i))).collect();
+        let scale = d as f64 / raw.iter().sum::<f64>();
+        raw.into_iter().map(|x| scale * x).collect()
+    }
+}
+
 /// `d` eigenvalues, log-spaced with ratio `kappa` from largest to smallest, with sum `d`.
-#[allow(clippy::cast_precision_loss, reason = "dimensions are far below 2^52")]
 pub fn log_spaced_spectrum(d: usize, kappa: f64) -> Vec<f64> {
-    let raw: Vec<f64> = (0..d).map(|i| kappa.powf(-(i as f64) / (d.max(2) - 1) as f64)).collect();
-    let scale = d as f64 / raw.iter().sum::<f64>();
-    raw.into_iter().map(|x| scale * x).collect()
+    Spectrum::LogSpaced.eigenvalues(d, kappa)
 }
 
 impl Teacher {
@@ -105,6 +139,11 @@ impl Teacher {
         row_major(&self.covariance_root_f64(side, kappa, rotated))
     }
 
+    /// `Sigma^{1/2}` of a task with these eigenvalues, `[dX, dX]`: `U diag(eigenvalues)^{1/2} U^T`; `U = I` unless `rotated`.
+    pub fn covariance_root_of(&self, side: Side, eigenvalues: &[f64], rotated: bool) -> Vec<f32> {
+        row_major(&self.root_f64(side, eigenvalues, rotated))
+    }
+
     pub(super) fn representation_f64(&self) -> &Mat<f64> {
         &self.representation
     }
@@ -114,9 +153,13 @@ impl Teacher {
     }
 
     pub(super) fn covariance_root_f64(&self, side: Side, kappa: f64, rotated: bool) -> Mat<f64> {
+        self.root_f64(side, &log_spaced_spectrum(self.bases[0].nrows(), kappa), rotated)
+    }
+
+    fn root_f64(&self, side: Side, eigenvalues: &[f64], rotated: bool) -> Mat<f64> {
         let basis = &self.bases[side as usize];
         let d = basis.nrows();
-        let roots: Vec<f64> = log_spaced_spectrum(d, kappa).into_iter().map(f64::sqrt).collect();
+        let roots: Vec<f64> = eigenvalues.iter().map(|x| x.sqrt()).collect();
         if !rotated {
             return Mat::from_fn(d, d, |r, c| if r == c { roots[r] } else { 0.0 });
         }

@@ -32,7 +32,8 @@ impl Batch {
 ///
 /// `F` is `[trials, dY, k]`, `G` `[trials, k, dX]`. Data item `d` serves the `trials / data` consecutive trials from `d * trials / data` on. Products with
 /// shared data are folded: all hidden layers of one data item are one `[trials/data * k, dX] x [dX, n]` product. What has one value per sample is therefore
-/// stored features first, and handed out as a transposed view.
+/// stored features first, and handed out as a transposed view. Small products are not folded, since the CPU path sums those in an order that depends on
+/// the height: so a trial has the same bits whichever others share its data.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TwoLayer {
     /// The head `F`, `[trials, dY, k]`.
@@ -41,6 +42,10 @@ pub struct TwoLayer {
     pub g: Value,
     sharing: usize,
 }
+
+/// Fewest results of a trial's product with shared data that make it worth folding. On the CPU path products of fewer have kernels of their own, chosen by
+/// the number of rows, among them one for up to 256 results.
+const FOLDED_RESULTS: usize = 512;
 
 #[allow(clippy::cast_precision_loss, reason = "sample counts are far below 2^24")]
 pub(crate) fn per_sample(n: usize) -> Coef {
@@ -92,10 +97,21 @@ impl TwoLayer {
     /// # Errors
     /// [`Error::Shape`] where the operands do not fit.
     pub fn times_shared(&self, r: &mut Recorder, left: Value, right: Value, alpha: Coef) -> Result<Value> {
-        let folded = left.fold(self.sharing)?;
-        let out = r.scratch("shared_product", Shape::new(folded.items(), folded.rows(), right.cols()))?;
-        r.record(Gemm { alpha, ..Gemm::new(folded, right, out) })?;
-        out.unfold(self.sharing)
+        let out = r.scratch("shared_product", Shape::new(self.trials(), left.rows(), right.cols()))?;
+        self.times_shared_into(r, left, right, alpha, out)?;
+        Ok(out)
+    }
+
+    /// As [`times_shared`](Self::times_shared), into `out`, whose items have to follow one another.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the operands do not fit.
+    pub fn times_shared_into(&self, r: &mut Recorder, left: Value, right: Value, alpha: Coef, out: Value) -> Result<()> {
+        // By the item's shape alone.
+        if left.rows() < 2 || left.rows() * right.cols() < FOLDED_RESULTS {
+            return r.record(Gemm { alpha, ..Gemm::new(left, self.shared(right)?, out) });
+        }
+        r.record(Gemm { alpha, ..Gemm::new(left.fold(self.sharing)?, right, out.fold(self.sharing)?) })
     }
 
     /// `Z = X G^T`, `[trials, n, k]`, with `representation` in the place of `G`.
@@ -121,8 +137,18 @@ impl TwoLayer {
     /// # Errors
     /// [`Error::Shape`] where the operands do not fit.
     pub fn gradient_g(&self, r: &mut Recorder, residual: Value, x: Value) -> Result<Value> {
+        let out = r.scratch("gradient_g", self.g.shape())?;
+        self.gradient_g_into(r, residual, x, out)?;
+        Ok(out)
+    }
+
+    /// As [`gradient_g`](Self::gradient_g), into `out`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the operands do not fit.
+    pub fn gradient_g_into(&self, r: &mut Recorder, residual: Value, x: Value, out: Value) -> Result<()> {
         let back = r.matmul(self.f.t(), residual.t())?;
-        self.times_shared(r, back, x, per_sample(x.rows()))
+        self.times_shared_into(r, back, x, per_sample(x.rows()), out)
     }
 
     /// `dL/dF = 1/n R^T Z`, `[trials, dY, k]`.
@@ -131,7 +157,15 @@ impl TwoLayer {
     /// [`Error::Shape`] where the operands do not fit.
     pub fn gradient_f(&self, r: &mut Recorder, residual: Value, hidden: Value) -> Result<Value> {
         let out = r.scratch("gradient_f", Shape::new(self.trials(), residual.cols(), hidden.cols()))?;
-        r.record(Gemm { alpha: per_sample(hidden.rows()), ..Gemm::new(residual.t(), hidden, out) })?;
+        self.gradient_f_into(r, residual, hidden, out)?;
         Ok(out)
+    }
+
+    /// As [`gradient_f`](Self::gradient_f), into `out`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the operands do not fit.
+    pub fn gradient_f_into(&self, r: &mut Recorder, residual: Value, hidden: Value, out: Value) -> Result<()> {
+        r.record(Gemm { alpha: per_sample(hidden.rows()), ..Gemm::new(residual.t(), hidden, out) })
     }
 }

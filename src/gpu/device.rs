@@ -211,6 +211,29 @@ impl Device {
         }
     }
 
+    /// One encoder, filled by `f`, and one submit.
+    pub(crate) fn submit(
+        &self,
+        during: &'static str,
+        f: impl FnOnce(&mut wgpu::CommandEncoder) -> Result<()>,
+    ) -> Result<wgpu::SubmissionIndex> {
+        self.notice();
+        self.scoped(during, || {
+            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("layerwise") });
+            f(&mut encoder)?;
+            Ok(self.queue.submit([encoder.finish()]))
+        })?
+    }
+
+    /// Waits until a submission and all before it are done.
+    pub(crate) fn wait_for(&self, index: wgpu::SubmissionIndex) -> Result<()> {
+        let wait = wgpu::PollType::Wait { submission_index: Some(index), timeout: None };
+        match self.scoped("wait", || self.device.poll(wait))? {
+            Ok(_) => Ok(()),
+            Err(e) => Err(Error::DeviceLost { reason: e.to_string() }),
+        }
+    }
+
     /// The pipeline of a variant, compiled at its first use.
     pub(crate) fn pipeline(&self, variant: Variant) -> Result<Arc<Pipeline>> {
         let mut cache = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);

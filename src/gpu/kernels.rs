@@ -38,6 +38,7 @@ kernels! {
     GEMM = "gemm" [a Read, b Read, d Read, out Write, block Read],
     KRON_FACTOR = "kron_factor" [x Read, out Write, block Read, gate Read],
     AXPBY = "axpby" [x Read, y Read, out Write, block Read, gate Read],
+    ACTIVATION = "activation" [x Read, times Read, out Write],
     CONVERT = "convert" [x Read, out Write],
     REDUCE = "reduce" [x Read, y Read, out Write],
     COLUMN_MEAN = "column_mean" [x Read, out Write],

@@ -3,13 +3,17 @@
 use super::choice;
 use super::facts::Facts;
 use super::kernels::{
-    ADAM_UPDATE, ADVANCE, AXPBY, CHECK_FINITE, CHOLESKY_DIAGONAL, CHOLESKY_LOAD, CHOLESKY_ROWS, CHOLESKY_UPDATE, COLUMN_MEAN, CONVERT,
-    DAMPING_CONTROL, DIRECTION_OUTCOME, EIGH_JACOBI, EIGH_LOAD, EIGH_ROTATE, EIGH_SORT, FACTOR_DAMPING, GRAFT_DIRECTION, ITERATION_CONTROL,
-    KL_CLIP, Kernel, NORM_CLIP, NORM_RATIO, OPERATOR_NORM, QR_PANEL, QR_SIGNS, QUOTIENT, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE,
-    SOFTMAX_CROSS_ENTROPY, SOLVE_TRIANGULAR, SORT_COLUMNS, SPECTRAL_DIVIDE, SPECTRUM_SCALE, STANDARDISE, STANDARDISE_GRADIENT, Variant,
+    ACTIVATION, ADAM_UPDATE, ADVANCE, AXPBY, CHECK_FINITE, CHOLESKY_DIAGONAL, CHOLESKY_LOAD, CHOLESKY_ROWS, CHOLESKY_UPDATE, COLUMN_MEAN,
+    CONVERT, DAMPING_CONTROL, DIRECTION_OUTCOME, EIGH_JACOBI, EIGH_LOAD, EIGH_ROTATE, EIGH_SORT, FACTOR_DAMPING, GRAFT_DIRECTION,
+    ITERATION_CONTROL, KL_CLIP, Kernel, NORM_CLIP, NORM_RATIO, OPERATOR_NORM, QR_PANEL, QR_SIGNS, QUOTIENT, RANDOM_FILL, REDUCE,
+    ROOT_OUTCOME, SGD_UPDATE, SOFTMAX_CROSS_ENTROPY, SOLVE_TRIANGULAR, SORT_COLUMNS, SPECTRAL_DIVIDE, SPECTRUM_SCALE, STANDARDISE,
+    STANDARDISE_GRADIENT, Variant,
 };
 use super::params::{Params, ViewParams};
-use crate::plan::{Clock, Coef, ControlStage, DecayForm, Distribution, EIGH_PAIR, Eigh, Gemm, Op, Order, Qr, ReduceKind, Stage, Value};
+use crate::plan::{
+    Activation, Clock, Coef, ControlStage, DecayForm, Distribution, EIGH_PAIR, Eigh, Gemm, LinkForm, Op, Order, Qr, ReduceKind, Stage,
+    Value,
+};
 use crate::tensor::ElementType;
 
 /// Rows and columns of a Cholesky panel; the shaders' `PANEL`.
@@ -60,6 +64,21 @@ impl Builder<'_> {
     /// One invocation an element (or other unit) of all items.
     fn flat(&mut self, kernel: &Kernel, width: usize, units: usize, values: &[Option<Value>], coefficients: &[Coef], n: [usize; 3]) {
         self.push(kernel.plain(), values, coefficients, n, [units.div_ceil(width), 1, 1]);
+    }
+
+    fn activation(&mut self, op: &Activation) {
+        let (in_place, slope) = (op.in_place(), op.times.is_some());
+        let (kind, coefficients) = match op.link.form() {
+            LinkForm::Tanh => (0, [0.0; 4]),
+            LinkForm::Relu { offset } => (1, [offset, 0.0, 0.0, 0.0]),
+            LinkForm::Erf => (2, [0.0; 4]),
+            LinkForm::Cubic([_, c1, c2, c3]) if slope => (3, [c1, 2.0 * c2, 3.0 * c3, 0.0]),
+            LinkForm::Cubic(c) => (3, c),
+        };
+        let x = Some(op.x).filter(|_| slope || !in_place);
+        let values = [x, op.times.filter(|_| !in_place), Some(op.out)];
+        let units = self.batch * op.out.rows * op.out.cols;
+        self.flat(&ACTIVATION, 256, units, &values, &coefficients.map(Coef::Const), [kind, flags(&[(slope, 1), (in_place, 2)]), 0]);
     }
 
     /// Jacobi: in one workgroup, or sweeps of rounds of disjoint block pairs, each diagonalised in one workgroup and then applied to all else.
@@ -194,6 +213,7 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
             let coefficients = [op.alpha, op.beta, op.gamma];
             b.flat(&AXPBY, 256, units, &[x, y, Some(op.out), op.block, op.gate], &coefficients, [n, 0, 0]);
         }
+        Op::Activation(op) => b.activation(&op),
         Op::Convert(op) => {
             let to_half = usize::from(op.out.element == ElementType::F16);
             let units = batch * (op.out.rows * op.out.cols).div_ceil(2);

@@ -304,6 +304,15 @@ impl Optimizer {
         self.groups.iter().flat_map(|g| g.kept.iter().chain(&g.snapshots)).map(|kept| (kept.name.as_str(), &kept.tensor))
     }
 
+    /// The hyper-parameter rows of a parameter, one a trial.
+    pub(crate) fn block(&self, parameter: &str) -> Option<Tensor> {
+        let find = |group: &GroupState| {
+            let (_, stack, layer) = group.parameters.iter().find(|p| p.0 == parameter)?;
+            group.blocks.get(*stack)?.items(layer * group.trials..(layer + 1) * group.trials).ok()
+        };
+        self.groups.iter().find_map(find)
+    }
+
     /// Memory held, by purpose.
     pub fn memory(&self) -> MemoryReport {
         self.memory

@@ -21,6 +21,8 @@ pub enum EpsilonScale {
     Absolute,
     /// Times the largest eigenvalue of each statistics matrix (google-research/precondition).
     Relative,
+    /// Times the mean eigenvalue of each statistics matrix, its trace over its order.
+    RelativeToMean,
 }
 
 /// Shampoo (Gupta, Koren, Singer 2018) with grafting: facebookresearch/optimizers' `DistributedShampoo` on one device, step for step.
@@ -122,6 +124,17 @@ impl Default for Shampoo {
             block_size: 1024,
         }
     }
+}
+
+/// Column 0 of `block` times the mean eigenvalue of `a`, `[items, 1, 1]`.
+fn times_mean_eigenvalue(r: &mut Recorder, block: Value, a: Value) -> Result<Value> {
+    #[allow(clippy::cast_precision_loss, reason = "orders are far below 2^24")]
+    let mean = r.reduce(ReduceKind::Trace, 1.0 / a.rows() as f32, a)?;
+    let out = r.scratch("shampoo.ridge", mean.shape())?;
+    // The least positive number, so that statistics which are still zero have a root (of which no use is made) and count as no failure.
+    let gamma = Coef::Const(f32::MIN_POSITIVE);
+    r.record(Axpby { alpha: Coef::column(0), gamma, block: Some(block), ..Axpby::copy(mean, out) })?;
+    Ok(out)
 }
 
 /// Statistics of one side of a block, and their root.
@@ -262,7 +275,7 @@ impl Beats for Shampoo {
         r.record(FactorDamping { left_mean: None, right_mean: None, block: row, out: damping })?;
         let options = InverseRootOptions {
             ridge: match self.epsilon_scale {
-                EpsilonScale::Absolute => Ridge::Absolute(Coef::column(0)),
+                EpsilonScale::Absolute | EpsilonScale::RelativeToMean => Ridge::Absolute(Coef::column(0)),
                 EpsilonScale::Relative => Ridge::Relative(Coef::column(0)),
             },
             block: Some(damping),
@@ -277,6 +290,10 @@ impl Beats for Shampoo {
                 let corrected = self.corrected(r, stack, statistics, row)?;
                 if trace.is_none() {
                     trace = Some(r.reduce(ReduceKind::Trace, 1.0, statistics)?);
+                }
+                let mut options = options;
+                if self.epsilon_scale == EpsilonScale::RelativeToMean {
+                    options.block = Some(times_mean_eigenvalue(r, damping, corrected)?);
                 }
                 let (root, ok, report) = inverse_root_reported(r, corrected, factor.p, &options)?;
                 all_ok = Some(match all_ok {

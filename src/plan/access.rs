@@ -48,6 +48,12 @@ impl Op {
                 optional(&mut list, "block", op.block);
                 optional(&mut list, "gate", op.gate);
             }
+            Op::Activation(op) => {
+                let in_place = op.in_place();
+                optional(&mut list, "x", Some(op.x).filter(|_| op.times.is_some() || !in_place));
+                optional(&mut list, "times", op.times.filter(|_| !in_place));
+                list.push(("out", op.out, if in_place { Update } else { Write }));
+            }
             Op::Convert(op) => list.extend([("x", op.x, Read), ("out", op.out, Write)]),
             Op::Reduce(op) => {
                 list.push(("x", op.x, Read));
@@ -147,6 +153,7 @@ impl Op {
             Op::Gemm(op) => op.out.items,
             Op::KronFactor(op) => op.out.items,
             Op::Axpby(op) => op.out.items,
+            Op::Activation(op) => op.out.items,
             Op::Convert(op) => op.out.items,
             Op::Reduce(op) => op.out.items,
             Op::ColumnMean(op) => op.out.items,
@@ -203,6 +210,7 @@ impl Op {
                 let (m, n) = (op.out.rows, op.out.cols);
                 vec![("x", m, n), ("y", m, n), ("out", m, n), ("gate", 1, 1)]
             }
+            Op::Activation(op) => vec![("x", op.out.rows, op.out.cols), ("times", op.out.rows, op.out.cols)],
             Op::Convert(op) => vec![("x", op.out.rows, op.out.cols)],
             Op::Reduce(op) => {
                 let square = if matches!(op.kind, ReduceKind::Trace | ReduceKind::IdentityGap) { op.x.rows } else { op.x.cols };
@@ -359,6 +367,9 @@ impl Op {
             }
             Op::Qr(op) if [op.work, op.reflectors, op.product].into_iter().any(|v| v.col_stride != 1 || v.row_stride != v.cols) => {
                 Err(("work", "dense row-major items".into(), "a strided view".into()))
+            }
+            Op::Activation(op) if op.link.unusable().is_some() => {
+                Err(("link", "finite Hermite coefficients".into(), format!("{:?}", op.link)))
             }
             Op::NormClip(op) if !(op.max > 0.0 && op.max.is_finite()) => Err(("max", "a positive norm".into(), op.max.to_string())),
             Op::SpectrumScale(op) if !(1..=16).contains(&op.exponent) => Err(("exponent", "1 to 16".into(), op.exponent.to_string())),

@@ -41,6 +41,7 @@ impl Op {
                 q * (q + 1) / 2 * (2 * op.x.rows as u64 + 2)
             }
             Op::Axpby(op) => 3 * area(&op.out),
+            Op::Activation(op) => 24 * area(&op.out),
             Op::Convert(op) => area(&op.out),
             Op::Reduce(op) => match op.kind {
                 ReduceKind::Trace => op.x.rows as u64,

@@ -1,6 +1,7 @@
 //! Plans: what to compute, apart from where.
 
 mod access;
+mod activation_op;
 pub mod block;
 mod cost;
 mod curvature_op;
@@ -17,6 +18,8 @@ mod value;
 pub(crate) mod wave;
 
 pub use access::{Access, Operand};
+pub(crate) use activation_op::LinkForm;
+pub use activation_op::{Activation, Link};
 pub use cost::Cost;
 pub use curvature_op::{ControlStage, DampingControl, DirectionOutcome, SpectralDivide};
 pub use network_op::{SoftmaxCrossEntropy, Standardise, StandardiseGradient};

@@ -1,5 +1,6 @@
 //! The closed set of operations. Engines execute it by an exhaustive `match`; nothing else computes.
 
+use super::activation_op::Activation;
 use super::curvature_op::{DampingControl, DirectionOutcome, SpectralDivide};
 use super::network_op::{SoftmaxCrossEntropy, Standardise, StandardiseGradient};
 use super::spectral_op::{Eigh, IterationControl, OperatorNorm, Qr, Quotient, SortColumns, SpectrumScale};
@@ -257,6 +258,8 @@ ops! {
     KronFactor => "kron_factor",
     /// Element-wise linear combination.
     Axpby => "axpby",
+    /// Element-wise non-linearity.
+    Activation => "activation",
     /// Element type conversion.
     Convert => "convert",
     /// Reduction to a scalar.

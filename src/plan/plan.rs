@@ -145,6 +145,7 @@ impl Op {
                 if op.nesterov { " nesterov" } else { "" },
                 if op.v_max.is_some() { " amsgrad" } else { "" }
             ),
+            Op::Activation(op) => format!(" {:?}{}", op.link, if op.times.is_some() { " derivative" } else { "" }),
             Op::Convert(op) => format!(" to {}", op.out.element),
             Op::Eigh(op) => format!(" {:?}", op.order),
             Op::SpectrumScale(op) => format!(" shift {} exponent -1/{}", op.shift, op.exponent),

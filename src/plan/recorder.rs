@@ -1,5 +1,6 @@
 //! Records operations, checking each, into a [`Plan`].
 
+use super::activation_op::{Activation, Link};
 use super::curvature_op::{DampingControl, DirectionOutcome, SpectralDivide};
 use super::network_op::{SoftmaxCrossEntropy, Standardise, StandardiseGradient};
 use super::op::{Axpby, CheckFinite, Cholesky, ColumnMean, Convert, Gemm, KronFactor, Op, RandomFill, Reduce, ReduceKind, SolveTriangular};
@@ -148,6 +149,16 @@ impl Recorder {
     pub fn scale(&mut self, alpha: f32, x: Value) -> Result<Value> {
         let out = self.temporary("scale", Self::batch_of(&[x]), x.rows, x.cols)?;
         self.record(Axpby { alpha: Coef::Const(alpha), ..Axpby::copy(x, out) })?;
+        Ok(out)
+    }
+
+    /// Scratch `sigma(x)`.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn activation(&mut self, link: Link, x: Value) -> Result<Value> {
+        let out = self.temporary("activation", Self::batch_of(&[x]), x.rows, x.cols)?;
+        self.record(Activation::new(link, x, out))?;
         Ok(out)
     }
 

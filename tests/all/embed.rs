@@ -100,7 +100,7 @@ fn ensure(condition: bool, message: impl FnOnce() -> String) -> Outcome {
 }
 
 /// Buffers, bind groups, pipelines and the like alive on the device.
-fn resources(device: &wgpu::Device) -> [isize; 6] {
+pub(crate) fn resources(device: &wgpu::Device) -> [isize; 6] {
     let hal = device.get_internal_counters().hal;
     [
         hal.buffers.read(),
@@ -113,7 +113,7 @@ fn resources(device: &wgpu::Device) -> [isize; 6] {
 }
 
 /// A device of its own: other cases run beside this one on the shared device and would disturb the counters.
-fn own_context() -> Result<Context, Failed> {
+pub(crate) fn own_context() -> Result<Context, Failed> {
     let name = std::env::var("LAYERWISE_ADAPTER").unwrap_or_default();
     let context = if name.is_empty() { Context::gpu_backend(wgpu::Backends::PRIMARY) } else { Context::gpu_named(&name) };
     context.map_err(Into::into)
@@ -153,7 +153,7 @@ fn steady_state_with(budget: u64) -> Outcome {
 }
 
 /// Submits so far, from the index of an empty one. (Mapping a buffer takes an index too, so a step after a rate change, which maps its ring, is not counted here.)
-fn submissions(queue: &wgpu::Queue) -> Result<u64, Failed> {
+pub(crate) fn submissions(queue: &wgpu::Queue) -> Result<u64, Failed> {
     let text = format!("{:?}", queue.submit([]));
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
     digits.parse().map_err(|_| format!("no index in `{text}`").into())

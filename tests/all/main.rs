@@ -24,6 +24,7 @@ mod reproduction;
 mod second_order;
 #[cfg(feature = "gpu")]
 mod shaders;
+mod single_index;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     cases.extend(optimizers::cases());
     cases.extend(reproduction::cases());
     cases.extend(second_order::cases());
+    cases.extend(single_index::cases());
     #[cfg(feature = "serde")]
     cases.extend(replay::cases());
     #[cfg(feature = "gpu")]

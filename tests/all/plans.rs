@@ -1,8 +1,8 @@
 //! Plans without a device: what recording refuses, how a plan prints, what it costs, how views repeat.
 
 use layerwise::plan::{
-    AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, ControlStage, Convert, DampingControl, DecayForm,
-    DirectionOutcome, Distribution, EIGH_SINGLE_MAX, Eigh, FactorDamping, Gemm, GraftDirection, IterationControl, KlClip, KronFactor,
+    Activation, AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, ControlStage, Convert, DampingControl, DecayForm,
+    DirectionOutcome, Distribution, EIGH_SINGLE_MAX, Eigh, FactorDamping, Gemm, GraftDirection, IterationControl, KlClip, KronFactor, Link,
     NormClip, NormRatio, OPERATOR_NORM_MAX, Op, OperatorNorm, Order, Qr, Quotient, RandomFill, Reduce, ReduceKind, Role, RootOutcome,
     SgdUpdate, SoftmaxCrossEntropy, SolveTriangular, SortColumns, SpectralDivide, SpectrumScale, Stage, Standardise, StandardiseGradient,
     block, control,
@@ -83,6 +83,17 @@ const REFUSED: &[(&str, Attempt)] = &[
     ("y", |s| Axpby::add(s.v(1, 3, 4), s.v(1, 3, 5), s.v(1, 3, 4)).into()),
     ("at least one operand", |s| Axpby { x: None, ..Axpby::copy(s.v(1, 3, 4), s.v(1, 3, 4)) }.into()),
     ("an f32 operand", |s| Axpby::copy(s.half(1, 3, 4), s.v(1, 3, 4)).into()),
+    ("x", |s| Activation::new(Link::Tanh, s.v(1, 4, 3), s.v(1, 3, 4)).into()),
+    ("times", |s| Activation::derivative(Link::Erf, s.v(2, 3, 4), s.v(2, 4, 3), s.v(2, 3, 4)).into()),
+    ("finite", |s| Activation::new(Link::Hermite([1.0, f32::INFINITY, 0.0]), s.v(1, 3, 4), s.v(1, 3, 4)).into()),
+    ("is read and written", |s| {
+        let x = s.v(1, 3, 4);
+        Activation::derivative(Link::Tanh, x, s.v(1, 3, 4), x).into()
+    }),
+    ("is read and written", |s| {
+        let x = s.v(1, 3, 3);
+        Activation::new(Link::Relu, x.t(), x).into()
+    }),
     ("the other element type", |s| Convert { x: s.v(1, 3, 4), out: s.v(1, 3, 4) }.into()),
     ("dense", |s| Convert { x: s.v(1, 4, 3).t(), out: s.half(1, 3, 4) }.into()),
     // Three elements from the fourth on: the second half of one word and the whole next one.

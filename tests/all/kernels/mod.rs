@@ -1,5 +1,6 @@
 //! The kernel test table: every operation and variant, over shapes that hurt, against f64 oracles, on the CPU path, the GPU and the GL adapter.
 
+mod activation;
 mod control;
 mod curvature;
 mod elementwise;
@@ -13,6 +14,7 @@ mod spectral;
 mod stage;
 mod update;
 
+pub(crate) use activation::erf;
 use std::collections::BTreeSet;
 
 use layerwise::Context;
@@ -51,6 +53,7 @@ fn rows() -> Vec<Row> {
         gemm::ROWS,
         factor::ROWS,
         elementwise::ROWS,
+        activation::ROWS,
         reduce::ROWS,
         spectral::ROWS,
         orthonormal::ROWS,

@@ -104,7 +104,7 @@ fn method(c: &mut Choices, index: usize) -> Method {
             beta2: c.of(&[0.0, 0.9]),
             bias_correction: c.coin(),
             epsilon: c.power(-12.0, -1.0),
-            epsilon_scale: c.of(&[EpsilonScale::Absolute, EpsilonScale::Relative]),
+            epsilon_scale: c.of(&[EpsilonScale::Absolute, EpsilonScale::Relative, EpsilonScale::RelativeToMean]),
             matrix_root: c.of(&[1, 2, 4, 5]),
             root_method: c.of(&[linalg::Method::Auto, linalg::Method::Eigen, linalg::Method::Newton]),
             statistics_every,

@@ -67,6 +67,25 @@ fn first_step(ctx: &Context) -> Outcome {
     Ok(())
 }
 
+/// A large epsilon shows its unit: each singular value becomes `s / sqrt(s^2 + epsilon c)`, c being 1, the largest or the mean squared one.
+fn units_of_epsilon(ctx: &Context) -> Outcome {
+    let (n, values) = (6, [3.0, 2.0, 1.5, 1.0, 0.7, 0.5]);
+    let (u, v) = (orthonormal_rows(&random(1, n, n)), orthonormal_rows(&random(2, n, n)));
+    let g = with_singular_values(&u, &values, &v);
+    let mean = values.iter().map(|s| s * s).sum::<f64>() / n as f64;
+    for (epsilon_scale, unit) in [(EpsilonScale::Absolute, 1.0), (EpsilonScale::Relative, 9.0), (EpsilonScale::RelativeToMean, mean)] {
+        for root_method in [linalg::Method::Eigen, linalg::Method::Newton] {
+            let (weight, gradient, mut optimizer) = plain(ctx, 1, n, n, Shampoo { epsilon: 0.2, epsilon_scale, root_method, ..bare() })?;
+            gradient.write(&narrow(&g))?;
+            optimizer.step()?;
+            let want = with_singular_values(&u, &values.map(|s: f64| -s / (s * s + 0.2 * unit).sqrt()), &v);
+            let equal = close_to_largest(&weight.read()?, &want.data, Tol::relative(4e-6));
+            equal.map_err(|e| format!("{epsilon_scale:?} {root_method:?}: {e}"))?;
+        }
+    }
+    Ok(())
+}
+
 /// Before `start_step` every graft is its base optimizer, step for step; the reference's own property.
 fn starts_as_its_graft(ctx: &Context) -> Outcome {
     let rate = 0.01;
@@ -299,7 +318,7 @@ fn overflowing_norm(ctx: &Context) -> Outcome {
 
 /// A layer without any gradient yet has no root and no failure; the first gradient after it counts in full.
 fn zero_at_first(ctx: &Context) -> Outcome {
-    for epsilon_scale in [EpsilonScale::Absolute, EpsilonScale::Relative] {
+    for epsilon_scale in [EpsilonScale::Absolute, EpsilonScale::Relative, EpsilonScale::RelativeToMean] {
         let shampoo = Shampoo { epsilon_scale, precondition_every: 4, ..bare() };
         let (weight, gradient, mut optimizer) = plain(ctx, 1, 5, 3, shampoo)?;
         optimizer.step()?;
@@ -400,6 +419,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("optimizers::shampoo::two_momenta", two_momenta),
         case("optimizers::shampoo::first_step", first_step),
+        case("optimizers::shampoo::units_of_epsilon", units_of_epsilon),
         case("optimizers::shampoo::starts_as_its_graft", starts_as_its_graft),
         case("optimizers::shampoo::grafted_moments", grafted_moments),
         case("optimizers::shampoo::accumulations", accumulations),

@@ -3,22 +3,25 @@
 mod dynamics;
 mod online;
 mod schemes;
+mod trials;
 
 use layerwise::feature_learning::experiment::block_row;
 use layerwise::feature_learning::scheme::{Damping, Initial, Scheme, Sizes};
 use layerwise::feature_learning::teacher::{Side, Teacher};
 use layerwise::feature_learning::{Batch, Method, RateSchedule};
+use layerwise::optim::{LearningRateSchedule, Optimizer};
 use layerwise::{Bindings, Context, Prepared, Recorder, Result, Shape, Tensor};
 
 use crate::case::Case;
 use crate::oracle::{Mat, matmul};
 
 /// No damping at all: what the identities need.
-const UNDAMPED: Damping = Damping { inputs: 0.0, hidden: 0.0 };
+const UNDAMPED: Damping = Damping { inputs: 0.0, hidden: 0.0, dense: 0.0, decay: 0.0 };
 
 /// A scheme on samples that stay the same from step to step.
 struct Fixed {
     prepared: Prepared,
+    optimizer: Option<Optimizer>,
     f: Tensor,
     g: Tensor,
     sizes: Sizes,
@@ -56,35 +59,41 @@ impl Fixed {
         let x = r.external("x", Shape::new(sizes.data, n, d_x))?;
         let y = r.external("y", Shape::new(sizes.data, n, d_y))?;
         let scheme = Scheme::declare(&mut r, method, sizes, damping)?;
-        scheme.record(&mut r, &Batch { x, y })?;
+        scheme.record(&mut r, &Batch { x, y }, true)?;
         let plan = r.finish();
         let mut bindings = Bindings::new();
         bindings.bind(x, &context.upload(Shape::new(sizes.data, n, d_x), &narrow(problems.iter().map(|p| p.x.clone())))?);
         bindings.bind(y, &context.upload(Shape::new(sizes.data, n, d_y), &narrow(problems.iter().map(|p| p.y.clone())))?);
-        let (mut f, mut g) = (None, None);
+        let (mut f, mut g, mut state) = (None, None, Vec::new());
         for &(value, initial) in &scheme.state {
             let shape = value.shape();
             let tensor = match initial {
                 Initial::Zeros => context.zeros(shape)?,
+                Initial::Ones => context.upload(shape, &vec![1.0; shape.elements()])?,
                 Initial::Identity => context.upload(shape, &narrow((0..shape.batch).map(|_| Mat::identity(shape.rows))))?,
                 Initial::Head => context.upload(shape, &narrow(problems.iter().map(|p| p.f.clone())))?,
                 Initial::Representation => context.upload(shape, &narrow(problems.iter().map(|p| p.g.clone())))?,
                 Initial::Block => context.upload(shape, &block_row(learning_rate, RateSchedule::Constant, 1).repeat(shape.batch))?,
             };
             bindings.bind(value, &tensor);
+            state.push((value, tensor.clone()));
             match initial {
                 Initial::Head => f = Some(tensor),
                 Initial::Representation => g = Some(tensor),
                 _ => {}
             }
         }
+        let find = |value| state.iter().find(|(v, _)| *v == value).map(|(_, tensor)| tensor.clone());
+        let rates = vec![learning_rate; sizes.trials()];
+        let optimizer = scheme.optimizer(context, &find, &rates, LearningRateSchedule::Constant)?;
         let prepared = context.prepare(&plan, &bindings)?;
         let (Some(f), Some(g)) = (f, g) else { unreachable!("every scheme has weights") };
-        Ok(Fixed { prepared, f, g, sizes })
+        Ok(Fixed { prepared, optimizer, f, g, sizes })
     }
 
     fn step(&mut self) -> Result<()> {
-        self.prepared.run(&[0])
+        self.prepared.run(&[0])?;
+        self.optimizer.as_mut().map_or(Ok(()), Optimizer::step)
     }
 
     /// (F, G) of every problem.
@@ -114,5 +123,6 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases = schemes::cases();
     cases.extend(dynamics::cases());
     cases.extend(online::cases());
+    cases.extend(trials::cases());
     cases
 }

@@ -1,10 +1,10 @@
-//! Closed forms that the measurements are held against: population rates and noise floors of the linear model. All in f64, on the host.
+//! Population rates and noise floors of the linear model.
 //!
 //! Population means infinite batches: `dL/dG = F^T (F G - M_*) Sigma`. Let `P_perp = I - G_*^T G_*`, so that `M_* P_perp = 0`.
 
 use faer::{Mat, Side as Triangle};
 
-use super::teacher::{Side, Teacher};
+use super::super::teacher::{Side, Teacher};
 use crate::error::{Error, Result};
 
 /// Factor by which one population step of KFAC multiplies `G P_perp`, for every covariance and every head of full column rank: `1 - learning_rate`.
