@@ -3,11 +3,12 @@
 //! [`experiment::run`] trains every trial (learning rates x seeds x anisotropies) of one method as one batched run. Below it, each room does one thing:
 //! [`teacher`] draws the problem on the host in f64, [`data`] draws the samples on the device, [`two_layer`] holds model and gradients, [`curvature`] what
 //! second-order optimizers need of it, [`scheme`] the update
-//! rules, [`metrics`] what is logged, [`theory`] the closed forms that the measurements are held against, [`selection`] how a learning rate is chosen.
+//! rules, [`batch_norm`] what normalises inputs or hidden units, [`metrics`] what is logged, [`theory`] the closed forms that the measurements are held against, [`selection`] how a learning rate is chosen.
 //!
 //! The model is that of Zhang et al., "On The Concurrence of Layer-wise Preconditioning Methods and Provable Feature Learning" (arXiv 2502.01763). Sizes,
 //! learning rates and seeds are ours: the paper's settings were not available.
 
+pub mod batch_norm;
 pub mod curvature;
 pub mod data;
 pub mod experiment;
