@@ -1,9 +1,9 @@
 //! Learning curves per anisotropy, and the final distance against anisotropy.
 
-use kit::{Axis, Figure, Panel, Result, Series, Style};
+use kit::{Axis, Figure, Panel, Result, Series, Style, label};
 use layerwise::feature_learning::metrics::Measurement;
 use layerwise::feature_learning::selection::{Outcome, geometric_mean};
-use layerwise::feature_learning::{Method, Record, theory};
+use layerwise::feature_learning::{Record, theory};
 
 use super::study::Study;
 
@@ -15,20 +15,6 @@ type Curve = Vec<(f64, Vec<f64>)>;
 const TRANSFER: &str = "transfer excess";
 const METRICS: [(&str, Metric); 3] =
     [("train excess (population)", |m| m.train_excess), ("subspace distance", |m| m.subspace_distance), (TRANSFER, |m| m.transfer_excess)];
-
-fn label(method: Method) -> &'static str {
-    match method {
-        Method::Sgd => "SGD",
-        Method::Amgd => "AMGD",
-        Method::AmgdSplit => "AMGD, split batch",
-        Method::Dfw => "DFW",
-        Method::Adam => "Adam",
-        Method::Kfac => "KFAC",
-        Method::KfacLs => "KFAC-LS",
-        Method::Foof => "FOOF",
-        Method::BnInSgd => "BN-input + SGD",
-    }
-}
 
 fn setting(study: &Study) -> String {
     let c = &study.config;
@@ -78,10 +64,10 @@ fn curves(study: &Study, kappa: f64) -> Figure {
         let series = study.methods.iter().map(|&method| {
             let style = Style::of(method.name()).solid();
             match study.selected(method, kappa) {
-                None => Series::new(format!("{}: no stable rate", label(method)), style),
+                None => Series::new(format!("{}: no stable rate", label(method.name())), style),
                 Some(outcome) => {
                     let points = curve(study, outcome, metric);
-                    let name = format!("{} (rate {})", label(method), outcome.learning_rate);
+                    let name = format!("{} (rate {})", label(method.name()), outcome.learning_rate);
                     Series::new(name, style).line(means(&points)).mark_every(5).band(spreads(&points))
                 }
             }
@@ -100,7 +86,7 @@ fn distance_against_kappa(study: &Study) -> Figure {
         let points = c.kappas.iter().filter_map(|&kappa| study.selected(method, kappa));
         let mut points: Curve = points.map(|o| (o.kappa, o.finals.iter().map(|f| f.measured.subspace_distance).collect())).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        Series::new(label(method), Style::of(method.name()).solid()).line(means(&points)).mark_every(1).bars(spreads(&points))
+        Series::new(label(method.name()), Style::of(method.name()).solid()).line(means(&points)).mark_every(1).bars(spreads(&points))
     });
     let (low, high) = extremes(&c.kappas);
     let x = Axis::log("condition number of the input covariance").range(low / 1.6, high * 1.6);
