@@ -47,7 +47,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 fn main() -> Result<(), Box<dyn Error>> {
     env_logger::init();
     let arguments = Arguments::parse();
-    let context = trace::device(&arguments.device)?;
+    let context = layerwise::Context::named(&arguments.device)?;
     let config = String::from_utf8(read(&arguments.config)?)?;
     let method = trace::parse(&config).map_err(|error| format!("{}: {error}", arguments.config.display()))?;
     let input = read(&arguments.input)?;

@@ -292,15 +292,7 @@ fn markdown(rows: &[Row]) -> String {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
-    let context = match arguments.device.as_str() {
-        "cpu" => Context::cpu(),
-        #[cfg(feature = "gpu")]
-        "gpu" => Context::gpu().or_else(|_| Context::gpu_any())?,
-        #[cfg(feature = "gpu")]
-        name => Context::gpu_named(name)?,
-        #[cfg(not(feature = "gpu"))]
-        name => return Err(format!("device {name} needs feature `gpu`").into()),
-    };
+    let context = Context::named(&arguments.device)?;
     let cases = match &arguments.folder {
         Some(folder) => load(folder)?,
         None => family(&arguments.orders),

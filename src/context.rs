@@ -65,6 +65,27 @@ impl Context {
         Context::cpu()
     }
 
+    /// The context that a `--device` flag asks for: `auto` ([`auto`](Self::auto)), `cpu`, `gpu` (the fastest real GPU, otherwise any, software included), or a
+    /// part of an adapter's name, driver or backend. Exists with and without feature `gpu`, so that a program need not ask which it was built with.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] where nothing matches, and for every GPU without feature `gpu`; [`Error::Gpu`].
+    pub fn named(device: &str) -> Result<Context> {
+        match device {
+            "auto" => Ok(Context::auto()),
+            "cpu" => Ok(Context::cpu()),
+            #[cfg(feature = "gpu")]
+            "gpu" => Context::gpu().or_else(|_| Context::gpu_any()),
+            #[cfg(feature = "gpu")]
+            part => Context::gpu_named(part),
+            #[cfg(not(feature = "gpu"))]
+            other => Err(Error::NoAdapter {
+                wanted: other.into(),
+                hint: "this program was built without feature `gpu`; ask for `cpu`, or build it with that feature".into(),
+            }),
+        }
+    }
+
     /// True on a GPU.
     pub fn is_gpu(&self) -> bool {
         !matches!(self.inner, Inner::Cpu(_))

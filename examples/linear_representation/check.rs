@@ -5,45 +5,18 @@
 //!
 //! Trials near instability differ between devices; only selected and moderate learning rates are looked at.
 
-use std::fmt;
-
+use kit::{Common, Verdict};
 use layerwise::feature_learning::selection::{Outcome, geometric_mean};
 use layerwise::feature_learning::{LinearRepresentation, Method, RateSchedule};
 
-use crate::report::Study;
-use crate::{Arguments, smoke};
-
-/// One threshold and what was measured.
-pub(crate) struct Verdict {
-    pub(crate) passed: bool,
-    what: &'static str,
-    measured: f64,
-    limit: f64,
-    at_least: bool,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (verdict, relation) = (if self.passed { "ok    " } else { "FAILED" }, if self.at_least { ">=" } else { "<=" });
-        write!(f, "{verdict} {}: {:.4} {} {}", self.what, self.measured, relation, self.limit)
-    }
-}
-
-/// `measured <= limit`; a missing number fails.
-fn at_most(what: &'static str, measured: f64, limit: f64) -> Verdict {
-    Verdict { passed: measured <= limit, what, measured, limit, at_least: false }
-}
-
-/// `measured >= limit`; a missing number fails.
-fn at_least(what: &'static str, measured: f64, limit: f64) -> Verdict {
-    Verdict { passed: measured >= limit, what, measured, limit, at_least: true }
-}
+use super::study::Study;
+use super::{Arguments, smoke};
 
 /// Says why the thresholds do not belong to these settings.
-pub(crate) fn applies(arguments: &Arguments, config: &LinearRepresentation) -> Result<(), String> {
-    let base = if arguments.smoke { smoke() } else { LinearRepresentation::default() };
+pub(super) fn applies(common: &Common, arguments: &Arguments, config: &LinearRepresentation) -> Result<(), String> {
+    let base = if common.smoke { smoke() } else { LinearRepresentation::default() };
     let expected = LinearRepresentation { rotated: config.rotated, first_seed: config.first_seed, ..base };
-    let name = if arguments.smoke { "--smoke" } else { "default" };
+    let name = if common.smoke { "--smoke" } else { "default" };
     let differs = |what: &str, found: String, wanted: String| Err(format!("{what} is {found}, the {name} settings have {wanted}"));
     if config.schedule != RateSchedule::Constant {
         return differs("--schedule", config.schedule.name().into(), "constant".into());
@@ -61,15 +34,15 @@ pub(crate) fn applies(arguments: &Arguments, config: &LinearRepresentation) -> R
     if *config != expected {
         return differs("--kappa", format!("{:?}", config.kappas), format!("{:?}", expected.kappas));
     }
-    if verdict_count(arguments, config) == 0 {
+    if verdict_count(common.smoke, arguments, config) == 0 {
         return Err("no threshold concerns the methods that would run".into());
     }
     Ok(())
 }
 
 /// How many thresholds the methods give rise to.
-fn verdict_count(arguments: &Arguments, config: &LinearRepresentation) -> usize {
-    verdicts(arguments.smoke, &Study::new(config.clone(), arguments.methods.clone(), Vec::new())).len()
+fn verdict_count(smoke: bool, arguments: &Arguments, config: &LinearRepresentation) -> usize {
+    verdicts(smoke, &Study::new(config.clone(), arguments.methods.clone(), Vec::new())).len()
 }
 
 /// What the thresholds look at.
@@ -96,7 +69,7 @@ impl Measured<'_> {
 }
 
 /// Every threshold that the methods of the study give rise to.
-pub(crate) fn verdicts(smoke: bool, study: &Study) -> Vec<Verdict> {
+pub(super) fn verdicts(smoke: bool, study: &Study) -> Vec<Verdict> {
     if smoke { smoke_verdicts(&Measured(study)) } else { full_verdicts(&Measured(study)) }
 }
 
@@ -108,7 +81,7 @@ fn full_verdicts(m: &Measured<'_>) -> Vec<Verdict> {
         (Method::Kfac, "A5 kappa 1: KFAC's distance at the selected rate"),
     ] {
         if m.ran(method) {
-            list.push(at_most(what, m.distance(method, 1.0), 0.01));
+            list.push(Verdict::at_most(what, m.distance(method, 1.0), 0.01));
         }
     }
     let rotated = m.0.config.rotated;
@@ -116,8 +89,8 @@ fn full_verdicts(m: &Measured<'_>) -> Vec<Verdict> {
         let kfac = m.at(Method::Kfac, 1000.0, 1e-2);
         let distance = Measured::worst(kfac, |r| r.measured.subspace_distance);
         let transfer = Measured::worst(kfac, |r| r.measured.transfer_excess);
-        list.push(at_most("A6 kappa 1000: KFAC's distance at rate 0.01, worst seed", distance, 0.03));
-        list.push(at_most("A6 kappa 1000: KFAC's transfer excess at rate 0.01, worst seed", transfer, 4e-3));
+        list.push(Verdict::at_most("A6 kappa 1000: KFAC's distance at rate 0.01, worst seed", distance, 0.03));
+        list.push(Verdict::at_most("A6 kappa 1000: KFAC's transfer excess at rate 0.01, worst seed", transfer, 4e-3));
         let mean = kfac.map_or(f64::NAN, |o| geometric_mean(o.finals.iter().map(|r| r.measured.subspace_distance)));
         for (method, what, factor) in [
             (Method::Sgd, "A6 kappa 1000: SGD's distance over KFAC's", 8.0),
@@ -125,7 +98,7 @@ fn full_verdicts(m: &Measured<'_>) -> Vec<Verdict> {
             (Method::Adam, "A6 kappa 1000: Adam's distance over KFAC's", 4.0),
         ] {
             if m.ran(method) {
-                list.push(at_least(what, m.distance(method, 1000.0) / mean, factor));
+                list.push(Verdict::at_least(what, m.distance(method, 1000.0) / mean, factor));
             }
         }
     }
@@ -133,14 +106,14 @@ fn full_verdicts(m: &Measured<'_>) -> Vec<Verdict> {
         if rotated {
             let distance = |method| m.at(method, 1000.0, 4e-2).map_or(f64::NAN, Outcome::subspace_distance);
             let ratio = distance(Method::BnInSgd) / distance(Method::Sgd);
-            list.push(at_most(
+            list.push(Verdict::at_most(
                 "A8 kappa 1000, rotated: BN-input + SGD's distance over SGD's at rate 0.04, off 1",
                 (ratio - 1.0).abs(),
                 0.2,
             ));
         } else {
             let ratio = m.distance(Method::BnInSgd, 1000.0) / m.distance(Method::Sgd, 1000.0);
-            list.push(at_most("A8 kappa 1000, axis-aligned: BN-input + SGD's distance over SGD's", ratio, 0.125));
+            list.push(Verdict::at_most("A8 kappa 1000, axis-aligned: BN-input + SGD's distance over SGD's", ratio, 0.125));
         }
     }
     list
@@ -149,16 +122,16 @@ fn full_verdicts(m: &Measured<'_>) -> Vec<Verdict> {
 fn smoke_verdicts(m: &Measured<'_>) -> Vec<Verdict> {
     let mut list = Vec::new();
     if m.ran(Method::Kfac) {
-        list.push(at_most("smoke, kappa 1: KFAC's distance at the selected rate", m.distance(Method::Kfac, 1.0), 0.04));
+        list.push(Verdict::at_most("smoke, kappa 1: KFAC's distance at the selected rate", m.distance(Method::Kfac, 1.0), 0.04));
         let kfac = m.distance(Method::Kfac, 100.0);
-        list.push(at_most("smoke, kappa 100: KFAC's distance at the selected rate", kfac, 0.1));
+        list.push(Verdict::at_most("smoke, kappa 100: KFAC's distance at the selected rate", kfac, 0.1));
         if m.0.config.rotated {
             for (method, what) in [
                 (Method::Sgd, "smoke, kappa 100: SGD's distance over KFAC's"),
                 (Method::Amgd, "smoke, kappa 100: AMGD's distance over KFAC's"),
             ] {
                 if m.ran(method) {
-                    list.push(at_least(what, m.distance(method, 100.0) / kfac, 5.0));
+                    list.push(Verdict::at_least(what, m.distance(method, 100.0) / kfac, 5.0));
                 }
             }
         }

@@ -14,20 +14,6 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// What a trace may hold.
 const NAMES: [&str; 6] = ["param0", "grads", "inputs", "output_gradients", "basis_left", "basis_right"];
 
-/// `cpu`, `gpu` (a software driver where there is no other), `auto` (a real GPU, else the CPU path), or part of an adapter's name.
-pub(crate) fn device(name: &str) -> Result<Context> {
-    Ok(match name {
-        "cpu" => Context::cpu(),
-        "auto" => Context::auto(),
-        #[cfg(feature = "gpu")]
-        "gpu" => Context::gpu().or_else(|_| Context::gpu_any())?,
-        #[cfg(feature = "gpu")]
-        part => Context::gpu_named(part)?,
-        #[cfg(not(feature = "gpu"))]
-        part => return Err(format!("--device {part} needs feature `gpu`").into()),
-    })
-}
-
 /// The method that a JSON text describes, every field within its range.
 pub(crate) fn parse(text: &str) -> Result<Method> {
     let method: Method = serde_json::from_str(text).map_err(|error| culprit(text).unwrap_or_else(|| error.to_string()))?;

@@ -15,6 +15,7 @@ pub mod experiment;
 pub mod link;
 pub mod method;
 pub mod metrics;
+pub mod ridge;
 pub mod scheme;
 pub mod selection;
 pub mod single_index;

@@ -5,7 +5,7 @@ use layerwise::plan::{Axpby, Gemm};
 use layerwise::{Bindings, Context, Error, Recorder, Shape};
 use libtest_mimic::Failed;
 
-use crate::case::{Case, case};
+use crate::case::{Case, case, case_host};
 
 type Outcome = Result<(), Failed>;
 
@@ -16,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("faults::bindings", bindings),
         case("faults::aliasing_by_buffer", aliasing),
         case("faults::tensor_of_another_context", foreign),
+        case_host("faults::context_by_name", by_name),
     ];
     #[cfg(feature = "gpu")]
     list.extend(gpu::cases());
@@ -38,6 +39,17 @@ fn tensors(ctx: &Context) -> Outcome {
     ensure(t.write(&[0.0; 5]).is_err() && t.read()? == [1.0, 2.0, 3.0, 4.0], || "a refused write changed the tensor".into())?;
     ensure(t.items(0..2).is_err() && t.items(1..1).is_err(), || "items beyond the batch".into())?;
     ensure(t.reshape(Shape::vector(5)).is_err(), || "reshape to another size".into())
+}
+
+/// What a `--device` flag may say, with and without feature `gpu`; the examples are run with `--device gpu` by the checks of each change.
+fn by_name() -> Outcome {
+    ensure(!Context::named("cpu")?.is_gpu(), || "`cpu` is not the CPU path".into())?;
+    let unknown = Context::named("no such adapter on earth");
+    ensure(matches!(unknown, Err(Error::NoAdapter { .. })), || format!("an unknown device: {unknown:?}"))?;
+    Context::named("auto")?;
+    #[cfg(not(feature = "gpu"))]
+    ensure(Context::named("gpu").is_err(), || "a GPU without feature `gpu`".into())?;
+    Ok(())
 }
 
 fn bindings(ctx: &Context) -> Outcome {

@@ -203,7 +203,7 @@ fn refused_traces(ctx: &Context) -> Outcome {
 
 /// One line: steps, method, shape, change; trouble where there is some.
 fn summary() -> Outcome {
-    let ctx = trace::device("cpu")?;
+    let ctx = Context::cpu();
     let line = |gradients: &[f32]| -> Result<String, Failed> {
         let trace = file(&[("param0", &[1, 2], &[1.0, 2.0]), ("grads", &[2, 1, 2], gradients)])?;
         Ok(trace::replay(&ctx, trace::parse(r#"{"optimizer": "sgd", "learning_rate": 1}"#)?, &trace)?.summary()?)

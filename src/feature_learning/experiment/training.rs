@@ -200,13 +200,6 @@ impl Bound {
             let tensor = match initial {
                 Initial::Zeros => context.zeros(shape)?,
                 Initial::Ones => context.upload(shape, &vec![1.0; shape.elements()])?,
-                Initial::Identity => {
-                    let identity = (0..shape.elements()).map(|i| {
-                        let within = i % (shape.rows * shape.cols);
-                        if within.is_multiple_of(shape.cols + 1) { 1.0 } else { 0.0 }
-                    });
-                    context.upload(shape, &identity.collect::<Vec<f32>>())?
-                }
                 Initial::Head => context.upload(shape, &per_trial(&Teacher::initial_head))?,
                 Initial::Representation => context.upload(shape, &per_trial(&Teacher::initial_representation))?,
                 Initial::Block => context.upload(shape, &rows.repeat(config.kappas.len() * config.seeds))?,

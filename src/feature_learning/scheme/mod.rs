@@ -72,8 +72,6 @@ pub enum Initial {
     Zeros,
     /// Ones.
     Ones,
-    /// Identity matrices.
-    Identity,
     /// The initial head.
     Head,
     /// The initial representation.
@@ -120,7 +118,7 @@ pub struct Scheme {
 
 #[derive(Clone, Debug)]
 enum Rule {
-    Joint(Joint),
+    Joint(Box<Joint>),
     Descend(Box<Descend>),
     Alternate(Box<Alternate>),
     Natural(Natural),
@@ -166,7 +164,7 @@ impl Scheme {
                 Rule::Alternate(Box::new(Alternate::declare(&mut keep, method, damping)?))
             }
             Method::NaturalGaussNewton | Method::NaturalEmpirical => Rule::Natural(Natural::declare(&mut keep, method, damping)?),
-            _ => Rule::Joint(Joint::declare(&mut keep, method, &model)?),
+            _ => Rule::Joint(Box::new(Joint::declare(&mut keep, method, &model)?)),
         };
         Ok(Scheme { method, model, state: keep.state, rule })
     }

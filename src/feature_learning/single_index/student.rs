@@ -6,7 +6,7 @@ use crate::plan::{Activation, Coef, Gemm, Recorder, Value};
 use crate::tensor::Shape;
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "rounding to the device's element type is the purpose")]
-pub(super) fn reciprocal(x: f64) -> f32 {
+pub(in crate::feature_learning) fn reciprocal(x: f64) -> f32 {
     (1.0 / x) as f32
 }
 

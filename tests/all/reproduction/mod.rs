@@ -70,7 +70,6 @@ impl Fixed {
             let tensor = match initial {
                 Initial::Zeros => context.zeros(shape)?,
                 Initial::Ones => context.upload(shape, &vec![1.0; shape.elements()])?,
-                Initial::Identity => context.upload(shape, &narrow((0..shape.batch).map(|_| Mat::identity(shape.rows))))?,
                 Initial::Head => context.upload(shape, &narrow(problems.iter().map(|p| p.f.clone())))?,
                 Initial::Representation => context.upload(shape, &narrow(problems.iter().map(|p| p.g.clone())))?,
                 Initial::Block => context.upload(shape, &block_row(learning_rate, RateSchedule::Constant, 1).repeat(shape.batch))?,

@@ -1,6 +1,7 @@
 //! Single-index learning: links, predictions, the first step and the ridge head, against f64 code of its own.
 
 mod pipeline;
+mod ridge;
 mod student;
 mod theory;
 
@@ -10,6 +11,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases = theory::cases();
     cases.extend(student::cases());
     cases.extend(pipeline::cases());
+    cases.extend(ridge::cases());
     cases
 }
 

@@ -59,12 +59,12 @@ fn top(d: &Mat) -> (f64, Vec<f64>) {
     (values[last].sqrt(), (0..=last).map(|i| vectors[(i, last)]).collect())
 }
 
-fn gradient(config: &SingleIndex, x: &Mat, y: &Mat, g: &Mat, f: &Mat) -> Mat {
+pub(super) fn gradient(link: Link, x: &Mat, y: &Mat, g: &Mat, f: &Mat) -> Mat {
     let (n, scale) = (x.rows as f64, (g.rows as f64).sqrt());
     let pre = matmul(g, &x.t());
-    let value = |i: usize| (0..g.rows).map(|j| f.data[j] * config.student.value(pre[(j, i)])).sum::<f64>() / scale;
+    let value = |i: usize| (0..g.rows).map(|j| f.data[j] * link.value(pre[(j, i)])).sum::<f64>() / scale;
     let residual: Vec<f64> = (0..x.rows).map(|i| value(i) - y.data[i]).collect();
-    let back = |j: usize, i: usize| residual[i] * f.data[j] * config.student.derivative(pre[(j, i)]) / (n * scale);
+    let back = |j: usize, i: usize| residual[i] * f.data[j] * link.derivative(pre[(j, i)]) / (n * scale);
     matmul(&Mat::from_fn(g.rows, x.rows, back), x)
 }
 
@@ -77,7 +77,7 @@ fn standardised(x: &Mat) -> (Mat, Vec<f64>) {
     (Mat::from_fn(x.rows, x.cols, |r, c| (x[(r, c)] - mean[c]) / deviations[c]), deviations)
 }
 
-fn damped_inverse(s: &Mat, lambda: f64) -> Mat {
+pub(super) fn damped_inverse(s: &Mat, lambda: f64) -> Mat {
     inverse(&s.plus(lambda, &Mat::identity(s.rows)))
 }
 
@@ -109,10 +109,10 @@ fn against_f64(context: &Context) -> Outcome {
             }
             let spread = y.plus(-1.0, &clean[item]).norm() / (config.samples as f64).sqrt();
             near(&format!("{what}: noise"), spread, config.noise, 0.25 * config.noise)?;
-            let plain = gradient(&config, x, y, &g[item], &f[item]);
+            let plain = gradient(config.student, x, y, &g[item], &f[item]);
             near(&format!("{what}: gradient"), device[item].plus(-1.0, &plain).norm() / plain.norm(), 0.0, 1e-5)?;
             let (standard, deviations) = standardised(x);
-            let normalised = gradient(&config, &standard, y, &g[item], &f[item]);
+            let normalised = gradient(config.student, &standard, y, &g[item], &f[item]);
             let covariance = gram(x, false);
             let best = config.theory(spectrum)?.best_damping().0;
             for (&direction, got) in config.directions.iter().zip(&results[item * config.directions.len()..]) {

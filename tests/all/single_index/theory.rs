@@ -251,7 +251,8 @@ fn limits() -> Outcome {
     Ok(())
 }
 
-/// The predictions beside which an independent simulation stood.
+/// The predictions beside which an independent simulation stood. That program's moments of the ReLU came from a quadrature that does not see its corner
+/// (`c_{>1}^2` of 0.0902 instead of 1/4 - 1/(2 pi) = 0.0908), so that its numbers are up to 0.0015 high.
 fn table() -> Outcome {
     let rows = [
         (Link::Tanh, Spectrum::Identity, [0.878, 0.971, 0.971, 0.944]),
@@ -268,7 +269,8 @@ fn table() -> Outcome {
         for (name, got, want) in
             [("SGD", t.sgd(), sgd), ("1e-3", t.kfac(1e-3), small), ("0.1", t.kfac(0.1), middle), ("1", t.kfac(1.0), large)]
         {
-            near(&format!("{teacher:?}, {spectrum:?}, {name}"), got, want, 6e-4)?;
+            let limit = if teacher == Link::Tanh { 6e-4 } else { 2e-3 };
+            near(&format!("{teacher:?}, {spectrum:?}, {name}"), got, want, limit)?;
         }
     }
     let t = SingleIndexTheory::new(&Spectrum::TwoLevel(0.9).eigenvalues(400), 4.0 / 3.0, Link::Tanh, 0.2)?;
