@@ -25,7 +25,8 @@ impl Contender {
     /// `count` learning rates, half a decade apart, the middle ones of all where they are fewer.
     pub(crate) fn rates(&self, count: usize) -> Vec<f64> {
         let skipped = (RATES - count.min(RATES)) / 2;
-        let all = (0..RATES).map(|i| self.largest * 10f64.powf(-0.5 * i as f64));
+        let digit = |i: usize| if i.is_multiple_of(2) { 1.0 } else { 1.0 / 3.0 };
+        let all = (0..RATES).map(|i| self.largest * digit(i) * 10f64.powf(-((i / 2) as f64)));
         // To one digit, as a person writes them: 1 and 3 in turn.
         all.skip(skipped).take(count).map(|rate| format!("{rate:.0e}").parse().unwrap_or(rate)).collect()
     }
@@ -56,8 +57,8 @@ pub(crate) fn all() -> Vec<Contender> {
         contender("kfac", "KFAC", kfac, true, 3e-1),
         contender("foof", "FOOF", Foof::default(), true, 1.0),
         contender(
-            "natural_gradient",
-            "natural gradient",
+            "ngd_emp",
+            "natural gradient, empirical",
             NaturalGradient { momentum: 0.9, damping: 1e-1, ..NaturalGradient::default() },
             true,
             3e-1,

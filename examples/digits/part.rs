@@ -19,7 +19,7 @@ use training::Outcome;
 /// The flags beside the common ones.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// sgd, adam, adamw, muon, shampoo, soap, kfac, foof, natural_gradient [default: all; with --smoke sgd, adam, muon, kfac]
+    /// sgd, adam, adamw, muon, shampoo, soap, kfac, foof, ngd_emp [default: all; with --smoke sgd, adam, muon, kfac]
     #[arg(long, value_delimiter = ',')]
     methods: Option<Vec<String>>,
     /// Training steps [default: 400]

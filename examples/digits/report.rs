@@ -19,6 +19,13 @@ const TEST_HITS: usize = 5;
 /// The train loss to which steps are counted.
 const TARGET: f64 = 0.1;
 
+/// Least test accuracy of a tuned optimizer, mean of three seeds. Of eight sets of three seeds (0 to 23) the lowest was 0.962 (natural gradient), then 0.963 (FOOF).
+const ACCURACY: f64 = 0.95;
+/// The same of the small problem, one seed. Of seeds 0 to 7 the lowest was 0.87 (Muon).
+const SMOKE_ACCURACY: f64 = 0.8;
+/// Largest ratio of steps. Of the same eight sets: 0.22 to 0.31 (10 to 14 steps against 39 to 48).
+const KFAC_OVER_SGD: f64 = 0.4;
+
 /// Optimizers whose features are shown.
 const PICTURED: [&str; 2] = ["sgd", "kfac"];
 
@@ -32,10 +39,14 @@ fn steps_to_target(setting: &Setting, outcome: &Outcome, seed: usize, rate: usiz
     Some(before * (step / before).powf(share))
 }
 
-/// Geometric mean over seeds; none where one seed never gets there.
-fn mean_steps(setting: &Setting, outcome: &Outcome, rate: usize) -> Option<f64> {
-    let all: Option<Vec<f64>> = (0..outcome.seeds).map(|seed| steps_to_target(setting, outcome, seed, rate)).collect();
-    all.map(|steps| mean(&steps.iter().map(|s| s.ln()).collect::<Vec<_>>()).exp())
+/// The rate that gets there in the fewest steps, and these: geometric mean over seeds. None where at every rate some seed never gets there.
+fn fastest(setting: &Setting, outcome: &Outcome) -> Option<(usize, f64)> {
+    let steps = |rate: usize| {
+        let all: Option<Vec<f64>> = (0..outcome.seeds).map(|seed| steps_to_target(setting, outcome, seed, rate)).collect();
+        all.map(|steps| mean(&steps.iter().map(|s| s.ln()).collect::<Vec<_>>()).exp())
+    };
+    let reached = (0..outcome.rates.len()).filter_map(|rate| Some((rate, steps(rate)?)));
+    reached.min_by(|a, b| a.1.total_cmp(&b.1))
 }
 
 fn table(setting: &Setting, outcomes: &[Outcome]) -> Table {
@@ -46,7 +57,8 @@ fn table(setting: &Setting, outcomes: &[Outcome]) -> Table {
         Column::number("validation loss"),
         Column::number("test accuracy"),
         Column::number("worst seed"),
-        Column::number(format!("steps to train loss {TARGET}")),
+        Column::number(format!("fewest steps to train loss {TARGET}")),
+        Column::number("at rate"),
     ];
     let mut table = Table::new("At the selected learning rate", columns);
     let last = setting.log_steps.len() - 1;
@@ -56,6 +68,7 @@ fn table(setting: &Setting, outcomes: &[Outcome]) -> Table {
             table.row([name, "none is stable".to_owned()]);
             continue;
         };
+        let fastest = fastest(setting, outcome);
         let average = |column: usize| mean(&outcome.over_seeds(rate, last, column));
         let edge = if rate == 0 || rate + 1 == outcome.rates.len() { "*" } else { "" };
         let hits = outcome.over_seeds(rate, last, TEST_HITS);
@@ -66,12 +79,13 @@ fn table(setting: &Setting, outcomes: &[Outcome]) -> Table {
             format!("{:.4}", average(VALIDATION_LOSS)),
             format!("{:.2} %", 100.0 * mean(&hits)),
             format!("{:.2} %", 100.0 * hits.iter().copied().fold(1.0, f64::min)),
-            mean_steps(setting, outcome, rate).map_or("-".into(), |steps| format!("{steps:.0}")),
+            fastest.map_or("-".into(), |f| format!("{:.0}", f.1)),
+            fastest.map_or("-".into(), |f| outcome.rates[f.0].to_string()),
         ]);
     }
     table.note = format!(
-        "Means over {} seeds (steps: geometric). Every optimizer had {} learning rates, half a decade apart; selected by the mean validation loss after {} steps. \
-         A rate with * lies at the end of its range.",
+        "Means over {} seeds (steps: geometric). Every optimizer had {} learning rates, half a decade apart; the first is selected by the mean validation loss after \
+         {} steps (with * it lies at the end of its range), the last by speed alone.",
         setting.sizes.seeds, setting.sizes.rates, setting.log_steps[last]
     );
     table
@@ -99,30 +113,74 @@ fn csv(setting: &Setting, outcomes: &[Outcome]) -> String {
     out
 }
 
-/// Mean over seeds and the seeds' range of `value`, at each log point after the first.
-fn series(setting: &Setting, outcome: &Outcome, x: &dyn Fn(usize) -> f64, value: &dyn Fn(usize, usize) -> f64) -> Series {
-    let style = Style::of(outcome.contender.name);
-    let Some(rate) = outcome.selected() else { return Series::new(format!("{}: no stable rate", outcome.contender.label), style) };
-    let all = |point: usize| (0..outcome.seeds).map(|seed| value(seed * outcome.rates.len() + rate, point)).collect::<Vec<f64>>();
-    let points = (1..setting.log_steps.len()).map(|point| (x(point), mean(&all(point))));
-    Series::new(format!("{} ({})", outcome.contender.label, outcome.rates[rate]), style).line(points).mark_every(6)
+/// What a figure shows.
+struct View<'a> {
+    title: &'a str,
+    /// Of the horizontal axis.
+    label: &'a str,
+    x: &'a dyn Fn(&Outcome, usize) -> f64,
+    /// The learning rate of each optimizer, and how it was chosen.
+    rate: &'a dyn Fn(&Outcome) -> Option<usize>,
+    chosen: String,
 }
 
-fn figure(setting: &Setting, outcomes: &[Outcome], title: &str, label: &str, x: &dyn Fn(&Outcome, usize) -> f64) -> Figure {
-    let panel = |name: &str, y: Axis, value: &dyn Fn(&Outcome, usize, usize) -> f64| {
-        let curves = outcomes.iter().map(|o| series(setting, o, &|point| x(o, point), &|trial, point| value(o, trial, point)));
-        Panel::new(name, Axis::log(label), y, curves.collect())
+/// Means over seeds at each log point after the first.
+fn series(setting: &Setting, outcome: &Outcome, view: &View<'_>, value: &dyn Fn(usize, usize) -> Vec<f64>) -> Series {
+    let (name, style) = (outcome.contender.label, Style::of(outcome.contender.name));
+    let Some(rate) = (view.rate)(outcome) else { return Series::new(format!("{name}: no rate"), style) };
+    let points = (1..setting.log_steps.len()).map(|point| ((view.x)(outcome, point), mean(&value(rate, point))));
+    Series::new(format!("{name} ({})", outcome.rates[rate]), style).line(points).mark_every(6)
+}
+
+fn figure(setting: &Setting, outcomes: &[Outcome], view: &View<'_>) -> Figure {
+    let panel = |name: &str, value: &dyn Fn(&Outcome, usize, usize) -> Vec<f64>| {
+        let curves = outcomes.iter().map(|o| series(setting, o, view, &|rate, point| value(o, rate, point)));
+        Panel::new(name, Axis::log(view.label), Axis::log(""), curves.collect())
     };
-    let cell = |o: &Outcome, trial: usize, point: usize, column: usize| o.at(trial / o.rates.len(), trial % o.rates.len(), point, column);
+    let wrong = |o: &Outcome, rate: usize, point: usize| o.over_seeds(rate, point, TEST_HITS).iter().map(|hits| 1.0 - hits).collect();
     let panels = vec![
-        panel("cross-entropy on the training set", Axis::log(""), &|o, trial, point| cell(o, trial, point, TRAIN_LOSS)),
-        panel("share of wrong answers on the test set", Axis::log(""), &|o, trial, point| 1.0 - cell(o, trial, point, TEST_HITS)),
+        panel("cross-entropy on the training set", &|o, rate, point| o.over_seeds(rate, point, TRAIN_LOSS)),
+        panel("share of wrong answers on the test set", &wrong),
     ];
     let subtitle = format!(
-        "64 pixels to {} tanh units to {CLASSES} classes, {} samples a step; in brackets the learning rate, selected by validation loss among {}; means of {} seeds",
-        setting.sizes.hidden, setting.sizes.batch, setting.sizes.rates, setting.sizes.seeds
+        "64 pixels to {} tanh units to {CLASSES} classes, {} samples a step; in brackets the learning rate, of {} the one with {}; means of {} seeds",
+        setting.sizes.hidden, setting.sizes.batch, setting.sizes.rates, view.chosen, setting.sizes.seeds
     );
-    Figure { panel_size: (600, 460), ..Figure::new(title, subtitle, panels) }
+    Figure { panel_size: (600, 460), ..Figure::new(view.title, subtitle, panels) }
+}
+
+/// Every plot: (file name, SVG).
+fn plots(setting: &Setting, outcomes: &[Outcome], timed: bool) -> Result<Vec<(String, String)>> {
+    let step = |_: &Outcome, point: usize| setting.log_steps[point] as f64;
+    let by_loss = View {
+        title: "Handwritten digits: learning curves",
+        label: "steps",
+        x: &step,
+        rate: &Outcome::selected,
+        chosen: "the least validation loss".into(),
+    };
+    let by_speed = View {
+        title: "Handwritten digits: the fastest learning curves",
+        rate: &|o| fastest(setting, o).map(|f| f.0),
+        chosen: format!("the fewest steps to train loss {TARGET}"),
+        ..by_loss
+    };
+    let mut plots = vec![
+        ("digits_curves.svg".to_owned(), figure(setting, outcomes, &by_loss).svg()?),
+        ("digits_fastest.svg".to_owned(), figure(setting, outcomes, &by_speed).svg()?),
+    ];
+    if timed {
+        let trials = setting.sizes.trials() as f64;
+        let in_time = View {
+            title: "Handwritten digits: the fastest learning curves in time",
+            label: "seconds of a training's share in the batched run",
+            x: &|o, point| o.seconds.get(point).map_or(f64::NAN, |s| s / trials),
+            ..by_speed
+        };
+        plots.push(("digits_seconds.svg".to_owned(), figure(setting, outcomes, &in_time).svg()?));
+    }
+    plots.extend(pictures(setting, outcomes).map(|svg| ("digits_features.svg".to_owned(), svg)));
+    Ok(plots)
 }
 
 fn pictures(setting: &Setting, outcomes: &[Outcome]) -> Option<String> {
@@ -141,16 +199,17 @@ fn verdicts(setting: &Setting, outcomes: &[Outcome]) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     for outcome in outcomes {
         let hits = outcome.selected().map_or(f64::NAN, |rate| mean(&outcome.over_seeds(rate, last, TEST_HITS)));
-        let least = if setting.smoke { 0.5 } else { 0.9 };
+        let least = if setting.smoke { SMOKE_ACCURACY } else { ACCURACY };
         verdicts.push(Verdict::at_least(format!("{}: test accuracy", outcome.contender.label), hits, least));
     }
-    let steps = |name: &str| {
-        let outcome = outcomes.iter().find(|o| o.contender.name == name)?;
-        mean_steps(setting, outcome, outcome.selected()?)
-    };
+    let steps = |name: &str| outcomes.iter().find(|o| o.contender.name == name).and_then(|o| fastest(setting, o)).map(|f| f.1);
     if !setting.smoke {
         let ratio = steps("kfac").zip(steps("sgd")).map_or(f64::NAN, |(kfac, sgd)| kfac / sgd);
-        verdicts.push(Verdict::at_most(format!("KFAC's steps to train loss {TARGET} over SGD's"), ratio, 1.0));
+        verdicts.push(Verdict::at_most(
+            format!("KFAC's steps to train loss {TARGET} over SGD's, each at its fastest rate"),
+            ratio,
+            KFAC_OVER_SGD,
+        ));
     }
     verdicts
 }
@@ -167,17 +226,7 @@ pub(crate) fn report(setting: &Setting, outcomes: &[Outcome], timed: bool) -> Re
     report.setting("tuning budget", format!("{} of {RATES} learning rates for each optimizer, every one with every seed", sizes.rates));
     report.tables.push(table(setting, outcomes));
     report.files.push(("digits.csv".into(), csv(setting, outcomes)));
-    let against_steps =
-        figure(setting, outcomes, "Handwritten digits: learning curves", "steps", &|_, point| setting.log_steps[point] as f64);
-    report.plots.push(("digits_curves.svg".into(), against_steps.svg()?));
-    if timed {
-        let trials = sizes.trials() as f64;
-        let title = "Handwritten digits: learning curves in time";
-        let label = "seconds of a training's share in the batched run";
-        let against_time = figure(setting, outcomes, title, label, &|o, point| o.seconds.get(point).map_or(f64::NAN, |s| s / trials));
-        report.plots.push(("digits_seconds.svg".into(), against_time.svg()?));
-    }
-    report.plots.extend(pictures(setting, outcomes).map(|svg| ("digits_features.svg".into(), svg)));
+    report.plots = plots(setting, outcomes, timed)?;
     report.verdicts = verdicts(setting, outcomes);
     Ok(report)
 }
