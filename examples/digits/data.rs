@@ -49,7 +49,7 @@ impl Samples {
         // Forward Fisher-Yates: every prefix is a uniform draw.
         for (i, counter) in (0..ROWS).zip(0u32..) {
             let word = u64::from(philox.block([counter, 0, 0, 1])[0]);
-            let j = usize::try_from(word * (ROWS - i) as u64 >> 32).map_err(|error| error.to_string())?;
+            let j = usize::try_from((word * (ROWS - i) as u64) >> 32).map_err(|error| error.to_string())?;
             rows.swap(i, i + j);
         }
         let labels = rows.iter().map(|row| row[INPUTS - 1]).collect();

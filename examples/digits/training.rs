@@ -38,7 +38,7 @@ impl Outcome {
     ) -> Result<Outcome> {
         let mut network = Network::new(context, sizes)?;
         let rates = contender.rates(sizes.rates);
-        let mut group = Group::new(contender.method.clone()).learning_rates(&rates.repeat(sizes.seeds));
+        let mut group = Group::new(contender.method).learning_rates(&rates.repeat(sizes.seeds));
         for (name, layer) in ["W1", "W2"].into_iter().zip(&network.layers) {
             let parameter = Parameter::new(name, &layer.weight, &layer.gradient);
             group = group.parameter(if contender.taps { parameter.samples(&layer.inputs, &layer.output_gradients) } else { parameter });
@@ -48,7 +48,7 @@ impl Outcome {
         let (mut step, mut spent, mut seconds) = (0, 0.0, Vec::new());
         for (point, &target) in log_steps.iter().enumerate() {
             let start = Instant::now();
-            for _ in step..target {
+            while step < target {
                 network.gradient(step)?;
                 optimizer.step()?;
                 step += 1;
