@@ -108,7 +108,7 @@ fn against_kappa(study: &Study) -> Figure {
                 run.into_iter().flat_map(|run| run.setting.config.kappas.iter().map(move |&kappa| (kappa, run.selected(m, kappa))));
             against(m, metric, points)
         });
-        Panel::new(metric.label(), Axis::log("condition number of the input covariance"), Axis::log(""), series.collect())
+        Panel::new(metric.label(), Axis::log("condition number of the input covariance"), Axis::log(""), series.into())
     };
     let title = "Final metrics against the condition number of rotated inputs";
     Figure::new(

@@ -3,7 +3,7 @@
 //! [`experiment::run`] trains every trial (learning rates x seeds x anisotropies) of one method as one batched run. Below it, each room does one thing:
 //! [`teacher`] draws the problem on the host in f64, [`data`] draws the samples on the device, [`two_layer`] holds model and gradients, [`curvature`] what
 //! second-order optimizers need of it, [`scheme`] the update
-//! rules, [`metrics`] what is logged, [`theory`] the closed forms that the measurements are held against, [`selection`] how a learning rate is chosen.
+//! rules, [`batch_norm`] what normalises inputs or hidden units, [`metrics`] what is logged, [`theory`] the closed forms that the measurements are held against, [`selection`] how a learning rate is chosen.
 //!
 //! Beside it, single-index learning: [`link`] has the non-linearities, [`single_index`] the first step and its alignment with the target, [`ridge`] what that step is
 //! worth in test error.
