@@ -3,7 +3,8 @@
 //! [`experiment::run`] trains every trial (learning rates x seeds x anisotropies) of one method as one batched run. Below it, each room does one thing:
 //! [`teacher`] draws the problem on the host in f64, [`data`] draws the samples on the device, [`two_layer`] holds model and gradients, [`curvature`] what
 //! second-order optimizers need of it, [`scheme`] the update
-//! rules, [`metrics`] what is logged, [`theory`] the closed forms that the measurements are held against, [`selection`] how a learning rate is chosen.
+//! rules, [`metrics`] what is logged, [`theory`] the closed forms that the measurements are held against, [`selection`] how a learning rate is chosen. [`population`] runs the same update
+//! rules with infinitely many samples a step.
 //!
 //! The model is that of Zhang et al., "On The Concurrence of Layer-wise Preconditioning Methods and Provable Feature Learning" (arXiv 2502.01763). Sizes,
 //! learning rates and seeds are ours: the paper's settings were not available.
@@ -15,6 +16,7 @@ pub mod experiment;
 pub mod link;
 pub mod method;
 pub mod metrics;
+pub mod population;
 pub mod ridge;
 pub mod scheme;
 pub mod selection;
@@ -28,6 +30,7 @@ pub use data::Inputs;
 pub use experiment::{LinearRepresentation, LogPoints, Progress, RateSchedule, Record};
 pub use link::Link;
 pub use method::Method;
+pub use population::{Population, Trajectory};
 pub use scheme::Damping;
 pub use teacher::Spectrum;
 pub use two_layer::{Batch, TwoLayer};
