@@ -14,7 +14,7 @@ const DECAYS: [f32; 2] = [0.0, 0.95];
 pub(crate) struct DampingStudy;
 
 fn dampings(smoke: bool) -> Vec<f32> {
-    if smoke { vec![1e-6, 1e-3, 1e-1] } else { vec![1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0] }
+    if smoke { vec![1e-6, 1e-1] } else { vec![1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0] }
 }
 
 fn batches(smoke: bool) -> Vec<usize> {

@@ -19,6 +19,9 @@ const METHODS: [Method; 11] = [
     Method::Foof,
 ];
 
+/// Those of the small form.
+const FEW: [Method; 3] = [Method::Sgd, Method::Adam, Method::Kfac];
+
 const SCHEDULES: [RateSchedule; 2] = [RateSchedule::Constant, RateSchedule::Linear];
 const STABILITY: &str = "stability";
 
@@ -58,7 +61,7 @@ fn settings(common: &Common) -> Vec<Setting> {
         ..base
     };
     let with = |name: &str, config: &LinearRepresentation, rates: &dyn Fn(Method) -> Vec<f64>| Setting {
-        methods: METHODS.map(|m| (m, rates(m))).into(),
+        methods: if common.smoke { FEW.map(|m| (m, rates(m))).into() } else { METHODS.map(|m| (m, rates(m))).into() },
         ..Setting::new(name, config.clone(), [])
     };
     let mut list: Vec<Setting> = SCHEDULES
@@ -106,14 +109,14 @@ fn finals(run: &Run, method: Method, metric: Metric) -> Vec<(f64, Vec<f64>)> {
 
 fn against_rate(run: &Run) -> Figure {
     let panel = |metric: Metric| {
-        let series = METHODS.map(|m| {
+        let series = run.methods().map(|m| {
             let points: Vec<_> = finals(run, m, metric).into_iter().map(|(rate, values)| (rate, confidence(&values))).collect();
             Series::new(m.label(), Style::of(m.name()).solid())
                 .line(points.iter().map(|(x, c)| (*x, c.1)))
                 .mark_every(1)
                 .band(points.iter().map(|(x, c)| (*x, c.0, c.2)))
         });
-        Panel::new(metric.label(), Axis::log("learning rate"), Axis::log(""), series.into())
+        Panel::new(metric.label(), Axis::log("learning rate"), Axis::log(""), series.collect())
     };
     let c = &run.setting.config;
     let title = format!("Final metrics against the learning rate, {} schedule, condition number {}", run.setting.name, c.kappas[0]);
@@ -139,7 +142,7 @@ fn best(run: &Run) -> Table {
         Column::number("rates within 2x of the best distance"),
     ];
     let mut table = Table::new(format!("{} schedule, condition number {kappa}, {} seeds", run.setting.name, c.seeds), columns);
-    for method in METHODS {
+    for method in run.methods() {
         let (Some(chosen), Some(oracle)) = (run.selected(method, kappa), run.oracle(method, kappa)) else {
             table.row([method.label().to_owned(), "none".into()]);
             continue;
@@ -176,12 +179,12 @@ fn largest_stable(run: &Run, method: Method, kappa: f64) -> Option<f64> {
 }
 
 fn stable_figure(run: &Run) -> Figure {
-    let series = METHODS.map(|m| {
+    let series = run.methods().map(|m| {
         let points = run.setting.config.kappas.iter().filter_map(|&kappa| Some((kappa, largest_stable(run, m, kappa)?)));
         Series::new(m.label(), Style::of(m.name()).solid()).line(points).mark_every(1)
     });
     let panel =
-        Panel::new("", Axis::log("condition number of the input covariance"), Axis::log("largest stable learning rate"), series.into());
+        Panel::new("", Axis::log("condition number of the input covariance"), Axis::log("largest stable learning rate"), series.collect());
     let subtitle = format!(
         "largest rate of a quarter-decade grid at which, as at all below, the train excess after {} steps is finite and below its start; one seed; 100 is the grid's end",
         run.setting.config.steps
@@ -193,7 +196,7 @@ fn stable_table(run: &Run) -> Table {
     let mut columns = vec![Column::text("method")];
     columns.extend(run.setting.config.kappas.iter().map(|kappa| Column::number(format!("kappa {kappa}"))));
     let mut table = Table::new("Largest stable learning rate", columns);
-    for method in METHODS {
+    for method in run.methods() {
         let cell = |&kappa: &f64| largest_stable(run, method, kappa).map_or("none".into(), |rate| rate.to_string());
         table.row(std::iter::once(method.label().to_owned()).chain(run.setting.config.kappas.iter().map(cell)));
     }

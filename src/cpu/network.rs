@@ -16,6 +16,12 @@ const LANES: usize = 16;
 /// Columns that are laid out together: a cache line of a row.
 const ACROSS: usize = 16;
 
+/// An item of each of two outputs.
+type Pair<'a> = (&'a mut [f32], &'a mut [f32]);
+
+/// Of three.
+type Triple<'a> = (Pair<'a>, &'a mut [f32]);
+
 /// Samples that the cross-entropy takes at once.
 const SAMPLES: usize = 32;
 
@@ -135,7 +141,7 @@ pub(super) fn standardise(op: &Standardise, memory: &mut Memory<'_>) {
     let (mut variance, mut scale) = (memory.take(op.variance), memory.take(op.scale));
     let x = memory.input(op.x);
     let arch = Arch::new();
-    let item = |(i, (((out, mean), variance), scale)): (usize, (((&mut [f32], &mut [f32]), &mut [f32]), &mut [f32]))| {
+    let item = |(i, (((out, mean), variance), scale)): (usize, (Triple<'_>, &mut [f32]))| {
         by_column([(x.item(i), op.x)], (out, op.out), |c, [x], out| {
             let [m, v, s] = arch.dispatch(Column { x, out, epsilon: f64::from(op.epsilon) });
             mean[c * op.mean.col_stride] = narrow(m);
@@ -227,9 +233,8 @@ impl WithSimd for Samples<'_> {
             }
         }
         let (classes, mut label, mut own) = (self.z.len() as f32, [-1.0f32; SAMPLES], [0.0f32; SAMPLES]);
-        for l in 0..SAMPLES {
-            let counted = self.labels[l] >= 0.0 && self.labels[l] < classes;
-            label[l] = if counted { self.labels[l].floor() } else { -1.0 };
+        for (label, given) in label.iter_mut().zip(self.labels) {
+            *label = if *given >= 0.0 && *given < classes { given.floor() } else { -1.0 };
         }
         let mut others = [0.0f32; SAMPLES];
         for (c, z) in self.z.iter_mut().enumerate() {
@@ -269,7 +274,7 @@ pub(super) fn softmax_cross_entropy(op: &SoftmaxCrossEntropy, memory: &mut Memor
     let (logits, labels) = (memory.input(op.logits), memory.input(op.labels));
     let (n, classes) = (op.delta.rows, op.delta.cols);
     let arch = Arch::new();
-    let item = |(i, ((loss, delta), hits)): (usize, ((&mut [f32], &mut [f32]), &mut [f32]))| {
+    let item = |(i, ((loss, delta), hits)): (usize, (Pair<'_>, &mut [f32]))| {
         let words = logits.item(i);
         let mut z = vec![[0.0f32; SAMPLES]; classes];
         let (mut label, mut lost, mut hit) = ([-1.0f32; SAMPLES], [0.0f32; SAMPLES], [0.0f32; SAMPLES]);

@@ -3,6 +3,7 @@
 //! `LAYERWISE_ADAPTER=part` picks the GPU by a part of its name; otherwise it is the best one, software included. Without an adapter the GPU cases fail;
 //! `LAYERWISE_GPU=off` shows them as ignored instead. Cases on the GL adapter are ignored where there is none, unless `LAYERWISE_GL=1` demands it.
 
+mod batch_norm;
 mod case;
 mod compare;
 mod docs;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     cases.extend(golden::cases());
     cases.extend(optimizers::cases());
     cases.extend(reproduction::cases());
+    cases.extend(batch_norm::cases());
     cases.extend(second_order::cases());
     cases.extend(single_index::cases());
     #[cfg(feature = "serde")]

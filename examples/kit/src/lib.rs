@@ -60,7 +60,7 @@ mod verdict;
 
 pub use common::Common;
 pub use experiment::{Experiment, NoArguments, Performed, default_arguments, judge, main, perform};
-pub use plot::{Axis, Figure, Level, Panel, Series, Style};
+pub use plot::{Axis, Figure, Level, Panel, Series, Style, label};
 pub use progress::Progress;
 pub use report::{Report, write_file};
 pub use table::{Column, Table, escape};

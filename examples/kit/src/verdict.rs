@@ -48,9 +48,9 @@ impl Verdict {
     /// The condition in words: `<= 0.03`.
     pub fn condition(&self) -> String {
         match self.limit {
-            Limit::AtMost(limit) => format!("<= {limit}"),
-            Limit::AtLeast(limit) => format!(">= {limit}"),
-            Limit::Within(wanted, tolerance) => format!("= {} +- {tolerance}", number(wanted)),
+            Limit::AtMost(limit) => format!("<= {}", short(limit)),
+            Limit::AtLeast(limit) => format!(">= {}", short(limit)),
+            Limit::Within(wanted, tolerance) => format!("= {} +- {}", number(wanted), short(tolerance)),
         }
     }
 
@@ -64,6 +64,12 @@ impl Verdict {
 fn number(x: f64) -> String {
     let size = x.abs();
     if size == 0.0 || (0.01..1e5).contains(&size) || !x.is_finite() { format!("{x:.4}") } else { format!("{x:.3e}") }
+}
+
+/// A limit as it was written, unless arithmetic has left it with many digits.
+fn short(x: f64) -> String {
+    let written = x.to_string();
+    if written.len() <= 8 { written } else { number(x) }
 }
 
 impl fmt::Display for Verdict {

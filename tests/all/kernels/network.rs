@@ -257,10 +257,13 @@ fn entropy(context: &Context, shape: [usize; 3], layouts: [Layout; 2], size: f64
     about(done.expect(&hits, &right, Tol::EXACT), ("hits", shape, layouts, size))
 }
 
+/// Logits, label, loss, delta times n, hit.
+type ByHand = ([f64; 2], f64, f64, [f64; 2], f64);
+
 /// Ties go to the first class; a bad logit spoils its own sample alone; a left-out sample hides even that.
 fn by_hand(context: &Context) -> Outcome {
     let (half, nan) = (2f64.ln(), f64::NAN);
-    let rows: [([f64; 2], f64, f64, [f64; 2], f64); 10] = [
+    let rows: [ByHand; 10] = [
         ([1.0, 1.0], 0.0, half, [-0.5, 0.5], 1.0),
         ([1.0, 1.0], 1.0, half, [0.5, -0.5], 0.0),
         ([1e4, -1e4], 0.0, 0.0, [0.0, 0.0], 1.0),

@@ -5,7 +5,7 @@ use layerwise::feature_learning::Method;
 use layerwise::feature_learning::teacher::{Side, Teacher};
 use layerwise::feature_learning::theory::{AmgdModes, kfac_contraction};
 
-use super::{Fixed, Problem, UNDAMPED, at_most, off_subspace, population, widen};
+use super::{Fixed, Problem, UNDAMPED, at_most, off_subspace, population_samples, widen};
 use crate::case::{Case, Outcome, case, case_host};
 use crate::oracle::{Mat, inverse, matmul, orthonormal_rows, singular_values};
 
@@ -24,7 +24,7 @@ fn kfac_is_free_of_conditioning(context: &Context) -> Outcome {
     let (f_star, g_star) = truth(&teacher);
     let start = (widen(D_Y, K, &teacher.initial_head()), widen(K, D_X, &teacher.initial_representation()));
     let problems = kappas.map(|kappa| {
-        let x = population(&teacher, D_X, kappa);
+        let x = population_samples(&teacher, D_X, kappa);
         let y = matmul(&x, &matmul(&f_star, &g_star).t());
         Problem { x, y, f: start.0.clone(), g: start.1.clone() }
     });
@@ -51,7 +51,7 @@ fn amgd_follows_its_weakest_mode(context: &Context) -> Outcome {
     let modes = AmgdModes::new(&teacher, Side::Train, kappa, true)?;
     let rate = 0.5 * modes.largest_stable_rate();
     let predicted = modes.weakest_contraction(rate);
-    let x = population(&teacher, D_X, kappa);
+    let x = population_samples(&teacher, D_X, kappa);
     let y = matmul(&x, &matmul(&f_star, &g_star).t());
     let g = Mat::from_fn(K, D_X, |r, c| g_star[(r, c)] + 1e-2 * modes.weakest_head[r] * modes.weakest_input[c]);
     let mut run = Fixed::new(context, Method::Amgd, UNDAMPED, rate, &[Problem { x, y, f: f_star, g }])?;

@@ -2,6 +2,7 @@
 
 mod dynamics;
 mod online;
+mod population;
 mod schemes;
 mod trials;
 
@@ -104,7 +105,7 @@ impl Fixed {
 }
 
 /// `sqrt(dX) Sigma^{1/2}` as samples: their second moment is `Sigma` itself, so a step on them is a population step.
-fn population(teacher: &Teacher, d_x: usize, kappa: f64) -> Mat {
+fn population_samples(teacher: &Teacher, d_x: usize, kappa: f64) -> Mat {
     widen(d_x, d_x, &teacher.covariance_root(Side::Train, kappa, true)).map(|v| v * (d_x as f64).sqrt())
 }
 
@@ -122,6 +123,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases = schemes::cases();
     cases.extend(dynamics::cases());
     cases.extend(online::cases());
+    cases.extend(population::cases());
     cases.extend(trials::cases());
     cases
 }

@@ -9,7 +9,7 @@ mod style;
 mod words;
 
 pub use axis::{Axis, Scale};
-pub use style::{Dash, Marker, Style};
+pub use style::{Dash, Marker, Style, label};
 
 /// One or more panels under a title and one legend.
 #[derive(Clone, Debug, PartialEq)]

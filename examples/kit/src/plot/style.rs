@@ -55,46 +55,46 @@ const PALETTE: [(u8, u8, u8); 7] =
 const MARKERS: [Marker; 8] =
     [Marker::Diamond, Marker::Circle, Marker::Up, Marker::Square, Marker::Down, Marker::Pentagon, Marker::Cross, Marker::Plus];
 
-/// Methods by their names in tables and flags, so that a method looks the same in every plot. Variants share the colour of what they vary.
+/// Methods: name in tables and flags, label in plots, style; so that a method looks the same in every plot. Variants share the colour of what they vary.
 #[rustfmt::skip]
-const KNOWN: [(&str, Style); 30] = [
-    ("sgd", style((213, 94, 0), Marker::Circle, true, Dash::Solid)),
-    ("sign", style((150, 60, 0), Marker::Cross, true, Dash::Dotted)),
-    ("bn_in", style((110, 110, 110), Marker::Circle, false, Dash::Dashed)),
-    ("bn_in_sgd", style((110, 110, 110), Marker::Circle, false, Dash::Dashed)),
-    ("bn_in_adam", style((110, 110, 110), Marker::Up, false, Dash::Dotted)),
-    ("bn_hid", style((120, 90, 20), Marker::Circle, false, Dash::Dashed)),
-    ("bn_hid_sgd", style((120, 90, 20), Marker::Circle, false, Dash::Dashed)),
-    ("bn_hid_adam", style((120, 90, 20), Marker::Up, false, Dash::Dotted)),
-    ("amgd", style((230, 159, 0), Marker::Square, true, Dash::Solid)),
-    ("amgd_split", style((150, 110, 0), Marker::Square, false, Dash::Dashed)),
-    ("dfw", style((0, 158, 115), Marker::Down, true, Dash::Dashed)),
-    ("adam", style((204, 121, 167), Marker::Up, true, Dash::Solid)),
-    ("adamw", style((150, 60, 110), Marker::Up, false, Dash::Dashed)),
-    ("kfac", style((0, 114, 178), Marker::Diamond, true, Dash::Solid)),
-    ("kfac_ema", style((0, 60, 100), Marker::Diamond, false, Dash::Dashed)),
-    ("kfac_ls", style((0, 60, 100), Marker::Diamond, true, Dash::Dotted)),
-    ("kfac_emp", style((60, 60, 140), Marker::Diamond, false, Dash::Dotted)),
-    ("foof", style((86, 180, 233), Marker::Down, true, Dash::Solid)),
-    ("foof_ema", style((30, 120, 180), Marker::Down, false, Dash::Dashed)),
-    ("shampoo", style((0, 158, 115), Marker::Plus, true, Dash::Solid)),
-    ("eigenvalue_corrected_shampoo", style((0, 120, 120), Marker::Plus, true, Dash::Dotted)),
-    ("soap", style((0, 95, 70), Marker::Cross, true, Dash::Dashed)),
-    ("muon", style((40, 40, 40), Marker::Pentagon, true, Dash::Solid)),
-    ("normuon", style((40, 40, 40), Marker::Pentagon, false, Dash::Dashed)),
-    ("ngd", style((140, 20, 40), Marker::Pentagon, true, Dash::Dashed)),
-    ("ngd_gn", style((140, 20, 40), Marker::Pentagon, true, Dash::Dashed)),
-    ("ngd_emp", style((200, 80, 90), Marker::Pentagon, false, Dash::Dotted)),
-    ("natural_gradient", style((140, 20, 40), Marker::Pentagon, true, Dash::Dashed)),
-    ("random_features", style((130, 130, 130), Marker::Plus, true, Dash::Dotted)),
-    ("linear", style((90, 90, 90), Marker::Cross, true, Dash::Dashed)),
+const KNOWN: [(&str, &str, Style); 25] = [
+    ("sgd", "SGD", style((213, 94, 0), Marker::Circle, true, Dash::Solid)),
+    ("sign", "sign step", style((150, 60, 0), Marker::Cross, true, Dash::Dotted)),
+    ("bn_in", "BN-input + SGD", style((110, 110, 110), Marker::Circle, false, Dash::Dashed)),
+    ("bn_in_adam", "BN-input + Adam", style((110, 110, 110), Marker::Up, false, Dash::Dotted)),
+    ("bn_hid", "BN-hidden + SGD", style((120, 90, 20), Marker::Circle, false, Dash::Dotted)),
+    ("bn_hid_adam", "BN-hidden + Adam", style((120, 90, 20), Marker::Up, true, Dash::Dotted)),
+    ("amgd", "AMGD", style((230, 159, 0), Marker::Square, true, Dash::Solid)),
+    ("amgd_split", "AMGD, split batch", style((150, 110, 0), Marker::Square, false, Dash::Dashed)),
+    ("dfw", "DFW", style((0, 158, 115), Marker::Down, true, Dash::Dashed)),
+    ("adam", "Adam", style((204, 121, 167), Marker::Up, true, Dash::Solid)),
+    ("adamw", "AdamW", style((150, 60, 110), Marker::Up, false, Dash::Dashed)),
+    ("kfac", "KFAC", style((0, 114, 178), Marker::Diamond, true, Dash::Solid)),
+    ("kfac_ema", "KFAC, EMA", style((0, 60, 100), Marker::Diamond, false, Dash::Dashed)),
+    ("kfac_ls", "KFAC-LS", style((0, 60, 100), Marker::Diamond, true, Dash::Dotted)),
+    ("kfac_emp", "KFAC, empirical", style((60, 60, 140), Marker::Diamond, false, Dash::Dotted)),
+    ("foof", "FOOF", style((86, 180, 233), Marker::Down, true, Dash::Solid)),
+    ("foof_ema", "FOOF, EMA", style((30, 120, 180), Marker::Down, false, Dash::Dashed)),
+    ("shampoo", "Shampoo", style((0, 158, 115), Marker::Plus, true, Dash::Solid)),
+    ("eigenvalue_corrected_shampoo", "Shampoo, eigenvalue-corrected", style((0, 120, 120), Marker::Plus, true, Dash::Dotted)),
+    ("soap", "SOAP", style((0, 95, 70), Marker::Cross, true, Dash::Dashed)),
+    ("muon", "Muon", style((40, 40, 40), Marker::Pentagon, true, Dash::Solid)),
+    ("ngd_gn", "natural gradient", style((140, 20, 40), Marker::Pentagon, true, Dash::Dashed)),
+    ("ngd_emp", "natural gradient, empirical", style((200, 80, 90), Marker::Pentagon, false, Dash::Dotted)),
+    ("random_features", "random features", style((130, 130, 130), Marker::Plus, true, Dash::Dashed)),
+    ("linear", "linear model", style((90, 90, 90), Marker::Cross, true, Dash::Solid)),
 ];
+
+/// What plots call a method, by its name in tables and flags; another name is its own label.
+pub fn label(name: &str) -> &str {
+    KNOWN.iter().find(|(known, ..)| *known == name).map_or(name, |(_, label, _)| label)
+}
 
 impl Style {
     /// The style of a method, by its name in tables and flags; another name gets one of [`nth`](Self::nth), always the same for that name.
     pub fn of(name: &str) -> Style {
-        match KNOWN.iter().find(|(known, _)| *known == name) {
-            Some((_, style)) => *style,
+        match KNOWN.iter().find(|(known, ..)| *known == name) {
+            Some((.., style)) => *style,
             None => Style::nth(name.bytes().fold(7usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte))) % 56),
         }
     }

@@ -134,7 +134,8 @@ fn missing_values_interrupt_and_nothing_panics() {
 
 #[test]
 fn styles_of_methods_differ() {
-    let names = ["sgd", "amgd", "adam", "kfac", "foof", "shampoo", "soap", "muon", "bn_in", "dfw", "kfac_ls", "adamw"];
+    let names: Vec<&str> = layerwise::feature_learning::Method::ALL.iter().map(|m| m.name()).collect();
+    assert!(names.iter().all(|name| label(name) != *name), "every method of the library has a label and a style");
     for (i, a) in names.iter().enumerate() {
         for b in &names[i + 1..] {
             let (x, y) = (Style::of(a), Style::of(b));
