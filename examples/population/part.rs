@@ -130,8 +130,10 @@ impl kit::Experiment for PopulationStudy {
 
         let mut rows = Vec::new();
         for ((problem, group), kfac) in problems.into_iter().zip(amgd.chunks(AMGD_SHARES.len())).zip(kfac) {
-            let arrival = |i: &usize| group[*i].arrival(config.threshold).unwrap_or(usize::MAX);
-            let best = (0..group.len()).min_by_key(arrival).unwrap_or(0);
+            // Where none arrives, the one that came nearest.
+            let score = |i: usize| (group[i].arrival(config.threshold).unwrap_or(usize::MAX), group[i].distances.last().copied());
+            let order = |a: &usize, b: &usize| score(*a).partial_cmp(&score(*b)).unwrap_or(std::cmp::Ordering::Equal);
+            let best = (0..group.len()).min_by(order).unwrap_or(0);
             rows.push(Row { share: AMGD_SHARES[best], amgd: group[best].clone(), problem, kfac });
         }
         progress.describe("a3, a4");
