@@ -27,7 +27,7 @@ pub(super) struct Mark {
 }
 
 /// 64-bit FNV-1a: finds torn and changed files; it is no defence against forgery.
-fn hash(bytes: &[u8]) -> u64 {
+pub(super) fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 

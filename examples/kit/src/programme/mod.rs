@@ -4,7 +4,7 @@
 //! with size and hash. A part whose mark is whole, has these settings, and whose files are as it says is not run again; any other is, from its beginning. What a
 //! part writes does not depend on when it runs, so a run that was killed at any moment and started again ends with the files of one that was not.
 //!
-//! Settings are the library's version, the device and the flags. A changed program is not noticed: use `--fresh`.
+//! Settings are the program itself (by its hash: after a rebuild that changed it, every part is run again), the device and the flags.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
 mod mark;
@@ -90,7 +90,7 @@ pub fn run(parts: &[Part], flags: &Flags, folder: &Path) -> Result<Summary> {
     let device = context.describe();
     println!("device: {device}");
     std::fs::create_dir_all(folder)?;
-    let settings = settings(&flags.common, &device);
+    let settings = settings(&flags.common, &device)?;
     let mut summary = Summary::default();
     let mut sections = Vec::new();
     for (i, part) in parts.iter().enumerate() {
@@ -132,10 +132,11 @@ pub fn run(parts: &[Part], flags: &Flags, folder: &Path) -> Result<Summary> {
 }
 
 /// What the bytes of a part depend on, on one line.
-fn settings(common: &Common, device: &str) -> String {
+fn settings(common: &Common, device: &str) -> std::io::Result<String> {
+    let program = mark::hash(&std::fs::read(std::env::current_exe()?)?);
     let seeds = common.seeds.map_or_else(|| "default".into(), |n| n.to_string());
     let size = if common.smoke { "smoke" } else { "full" };
-    format!("version {}, {size}, seed {}, seeds {seeds}, device {device}", env!("CARGO_PKG_VERSION"), common.seed)
+    Ok(format!("program {program:016x}, {size}, seed {}, seeds {seeds}, device {device}", common.seed))
 }
 
 /// Runs a part and writes its files, its mark last.
