@@ -20,7 +20,9 @@ const AMGD_STEPS: [(f64, f64, f64); 9] = [
 pub(super) fn verdicts(smoke: bool, study: &Study) -> Vec<Verdict> {
     let mut list = Vec::new();
     for (kappa, error) in &study.step_errors {
-        list.push(Verdict::at_most(format!("A3 kappa {kappa}: error of KFAC's contraction over max |G|"), *error, 2e-6 + 2e-8 * kappa));
+        // The bound of well-conditioned heads times the condition of this one: 0.24 of it was seen at most on the CPU path.
+        let limit = super::GENERAL_CONDITION * (2e-6 + 2e-8 * kappa);
+        list.push(Verdict::at_most(format!("A3 kappa {kappa}: error of KFAC's contraction over max |G|"), *error, limit));
     }
     for n in &study.near {
         let what = format!("A4 kappa {}, cond(F) {}: AMGD's mean rate", n.kappa, n.head_condition);

@@ -52,6 +52,7 @@
 mod common;
 mod experiment;
 pub mod plot;
+pub mod programme;
 mod progress;
 mod report;
 pub mod study;

@@ -104,8 +104,10 @@ fn acceptance(context: &Context) -> Outcome {
     let kappas = vec![1.0, 100.0, 1e4];
     let general = Population { start: Start::Drawn, kappas: kappas.clone(), ..small() };
     for (i, error) in kfac_step_error(context, &general, 0.3)?.into_iter().enumerate() {
-        let kappa = kappas[i / general.head_conditions.len()];
-        at_most(&format!("A3 at kappa {kappa}"), error, 2e-6 + 2e-8 * kappa)?;
+        let conditions = &general.head_conditions;
+        let (kappa, condition) = (kappas[i / conditions.len()], conditions[i % conditions.len()]);
+        // Rounding grows with the condition of the head, too, which `(F^T F)^{-1}` meets: at 4, .3 to 1.1 times the bound for 1 were seen.
+        at_most(&format!("A3 at kappa {kappa}, cond {condition}"), error, condition * (2e-6 + 2e-8 * kappa))?;
     }
     let near = Population {
         start: Start::WeakestMode(1e-2),
