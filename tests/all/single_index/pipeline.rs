@@ -10,6 +10,7 @@ use crate::case::{Case, Outcome, case, case_cpu};
 use crate::oracle::{Mat, eigh, gram, inverse, matmul};
 
 pub(crate) fn cases() -> Vec<Case> {
+    #[cfg_attr(not(feature = "gpu"), allow(unused_mut, reason = "the GPU half adds a case"))]
     let mut cases = vec![
         case("single_index::pipeline::against_f64", against_f64),
         case("single_index::pipeline::covariance_of_samples", covariance_of_samples),

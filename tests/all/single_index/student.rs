@@ -99,6 +99,9 @@ fn rounded(x: &Mat) -> Mat {
     Mat { data: narrow(&[x]).into_iter().map(f64::from).collect(), ..*x }
 }
 
+/// One matrix of a problem.
+type Part = fn(&Problem) -> &Mat;
+
 /// Gradients of all problems as one batch.
 fn on_device(context: &Context, link: Link, problems: &[Problem]) -> layerwise::Result<Vec<Mat>> {
     let (items, first) = (problems.len(), &problems[0]);
@@ -111,7 +114,7 @@ fn on_device(context: &Context, link: Link, problems: &[Problem]) -> layerwise::
     let forward = student.forward(&mut r, x, y)?;
     let gradient = student.gradient_g(&mut r, &forward, x)?;
     let mut bindings = Bindings::new();
-    let pick: [(layerwise::Value, fn(&Problem) -> &Mat); 4] = [(x, |p| &p.x), (y, |p| &p.y), (g, |p| &p.g), (f, |p| &p.f)];
+    let pick: [(layerwise::Value, Part); 4] = [(x, |p| &p.x), (y, |p| &p.y), (g, |p| &p.g), (f, |p| &p.f)];
     for (value, part) in pick {
         let data = narrow(&problems.iter().map(part).collect::<Vec<_>>());
         bindings.bind(value, &context.upload(value.shape(), &data)?);
