@@ -18,6 +18,7 @@ macro_rules! parts {
 parts! {
     "../linear_representation/part.rs" as linear_representation::LinearStudy,
     "../population/part.rs" as population::PopulationStudy,
+    "../digits/part.rs" as digits::Digits,
 }
 
 fn main() -> std::process::ExitCode {
