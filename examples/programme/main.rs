@@ -18,6 +18,13 @@ macro_rules! parts {
 parts! {
     "../linear_representation/part.rs" as linear_representation::LinearStudy,
     "../population/part.rs" as population::PopulationStudy,
+    "../anisotropy/part.rs" as anisotropy::Anisotropy,
+    "../batch_norm/part.rs" as batch_norm::BatchNorm,
+    "../second_order/part.rs" as second_order::SecondOrder,
+    "../learning_rates/part.rs" as learning_rates::LearningRates,
+    "../damping/part.rs" as damping::DampingStudy,
+    "../single_index/part.rs" as single_index::SingleIndexStudy,
+    "../one_step_ridge/part.rs" as one_step_ridge::RidgeStudy,
     "../digits/part.rs" as digits::Digits,
 }
 

@@ -151,6 +151,9 @@ fn finish(part: &Part, common: &Common, context: &Context, settings: &str, place
     }
     let mark = Mark::new(part.name, settings, &done, &contents);
     mark.write(place)?;
+    for verdict in done.report.verdicts.iter().filter(|v| !v.passed()) {
+        println!("{}: {verdict}", part.name);
+    }
     Ok(mark)
 }
 
