@@ -19,8 +19,12 @@ use training::Outcome;
 /// The flags beside the common ones.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// sgd, adam, adamw, muon, shampoo, soap, kfac, foof, ngd_emp [default: all; with --smoke sgd, adam, muon, kfac]
-    #[arg(long, value_delimiter = ',')]
+    /// Optimizers
+    #[arg(
+        long,
+        help = "Optimizers: sgd, adam, adamw, muon, shampoo, soap, kfac, foof, ngd_emp [default: all; with --smoke sgd, adam, muon, kfac]",
+        value_delimiter = ','
+    )]
     methods: Option<Vec<String>>,
     /// Training steps [default: 400]
     #[arg(long)]
