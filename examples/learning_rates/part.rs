@@ -30,6 +30,7 @@ const STABILITY: &str = "stability";
 pub(crate) struct LearningRates;
 
 /// Half-decades around each method's own grid.
+#[allow(clippy::cast_possible_truncation, reason = "counts of half-decades")]
 fn rates(method: Method, smoke: bool) -> Vec<f64> {
     let grid = method.learning_rates();
     let (low, high) = (grid[0], grid[grid.len() - 1]);
@@ -45,6 +46,7 @@ fn round(x: f64) -> f64 {
 }
 
 /// Quarter-decades from a hundredth of the smallest rate of the method's grid to beyond any stable one.
+#[allow(clippy::cast_possible_truncation, reason = "counts of quarter-decades")]
 fn stability_rates(method: Method, smoke: bool) -> Vec<f64> {
     let first = (4.0 * (0.1 * method.learning_rates()[0]).log10()).floor() as i32;
     (first..=8).step_by(if smoke { 4 } else { 1 }).map(|quarter| round(10f64.powf(f64::from(quarter) / 4.0))).collect()

@@ -181,6 +181,7 @@ fn near(context: &Context, config: &Population, progress: &Progress) -> Result<V
 }
 
 /// Steps that are logged: all up to 16, then 24 a decade, the arrival, and the last.
+#[allow(clippy::cast_possible_truncation, reason = "step counts are far below 2^52")]
 fn log_steps(last: usize) -> Vec<usize> {
     let mut steps: Vec<usize> = (0..=last.min(16)).collect();
     let mut next = 16.0f64;

@@ -1,5 +1,6 @@
 //! A programme that is killed at any moment and started again ends with the files of one that was not; damage is found and mended.
 #![allow(missing_docs, reason = "a test binary")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

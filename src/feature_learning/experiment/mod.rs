@@ -2,6 +2,8 @@
 
 mod chunks;
 mod config;
+#[cfg(feature = "gpu")]
+mod fit;
 mod recorded;
 mod training;
 
@@ -133,7 +135,7 @@ pub fn run(
         #[cfg(feature = "gpu")]
         Inner::Gpu(device) => {
             let single = device.facts.max_binding_bytes.min(device.facts.max_buffer_bytes);
-            let parts = chunks::that_fit(config, method, learning_rates.len(), config.memory_limit, single)?;
+            let parts = fit::that_fit(config, method, learning_rates.len(), config.memory_limit, single)?;
             let histories = parts.iter().map(|chunk| train(context, chunk)).collect::<Result<Vec<_>>>()?;
             (parts, histories)
         }
