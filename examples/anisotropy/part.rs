@@ -143,8 +143,11 @@ fn against_heads(study: &Study) -> Figure {
 fn controls(study: &Study) -> Figure {
     let names = [ROTATED, ALIGNED, "Gaussian inputs", "two-level spectrum", "power-law spectrum"];
     let strong = study.run(ALIGNED).map_or(f64::NAN, |r| r.setting.config.kappas[0]);
+    // Side by side, or equal results would hide one another.
+    let aside = |m: Method| 0.08 * (METHODS.iter().position(|other| *other == m).unwrap_or(0) as f64 - 2.5);
     let series = METHODS.map(|m| {
-        let points = names.iter().enumerate().filter_map(|(i, name)| Some((i as f64 + 1.0, study.run(name)?.selected(m, strong))));
+        let points =
+            names.iter().enumerate().filter_map(|(i, name)| Some((i as f64 + 1.0 + aside(m), study.run(name)?.selected(m, strong))));
         let with_line = against(m, Metric::Distance, points.collect::<Vec<_>>());
         kit::Series { line: Vec::new(), ..with_line }
     });

@@ -1,5 +1,6 @@
 //! Linear representation learning: the acceptance list of the two-layer model, in f32 on every device against f64 code of its own.
 
+mod dense;
 mod dynamics;
 mod online;
 mod population;
@@ -125,5 +126,6 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(online::cases());
     cases.extend(population::cases());
     cases.extend(trials::cases());
+    cases.extend(dense::cases());
     cases
 }
