@@ -16,7 +16,7 @@ use super::metrics::{COLUMNS, Measurement};
 use crate::context::{Context, Inner};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
-use crate::plan::block::{DECAY_STEPS, LEARNING_RATE, RIDGE, SCHEDULE, WIDTH};
+use crate::plan::block::{DECAY_STEPS, LEARNING_RATE, RIDGE, SCHEDULE, STATISTICS_WEIGHT, WIDTH};
 use chunks::Chunk;
 use training::Training;
 
@@ -91,6 +91,8 @@ pub fn block_row(learning_rate: f64, schedule: RateSchedule, steps: usize) -> [f
         (SCHEDULE, if schedule == RateSchedule::Linear { 1.0 } else { 0.0 }),
         (DECAY_STEPS, steps as f64),
         (RIDGE, 1.0),
+        // A factorization that fails counts only where there is something to factor; here there always is.
+        (STATISTICS_WEIGHT, 1.0),
     ] {
         row[column as usize] = value as f32;
     }

@@ -1,7 +1,7 @@
 //! The alternating preconditioned scheme: `G` with the old `F`, then `F` with the new `G`.
 
 use super::precondition::Factor;
-use super::{Damping, Keep, step};
+use super::{Damping, Keep, book, step};
 use crate::error::Result;
 use crate::feature_learning::method::Method;
 use crate::feature_learning::two_layer::{Batch, TwoLayer};
@@ -41,25 +41,32 @@ impl Alternate {
         let residual = model.residual(r, z, batch.y)?;
         let gradient = model.gradient_g(r, residual, batch.x)?;
         // Of the data alone: one inverse serves all learning rates.
-        self.right.update(r, batch.x, 1.0, refresh)?;
+        let right_ok = self.right.update(r, batch.x, 1.0, refresh)?;
+        let mut left_ok = None;
         let mut direction = model.times_shared(r, gradient, self.right.root, Coef::Const(1.0))?;
         if let Some(left) = &self.left {
             if self.empirical {
                 let back = r.matmul(residual, model.f)?;
-                left.update(r, back, 1.0, refresh)?;
+                left_ok = left.update(r, back, 1.0, refresh)?;
             } else {
                 #[allow(clippy::cast_precision_loss, reason = "output counts are far below 2^24")]
-                left.update(r, model.f, model.f.rows() as f32, refresh)?;
+                let outputs = model.f.rows() as f32;
+                left_ok = left.update(r, model.f, outputs, refresh)?;
             }
             direction = r.matmul(left.root, direction)?;
         }
         step(r, model.g, direction, self.block)?;
+        if let Some(right_ok) = right_ok {
+            let right_ok = model.shared(right_ok)?;
+            book(r, left_ok.unwrap_or(right_ok), right_ok, self.block)?;
+        }
 
         let z = model.hidden(r, model.g, batch.x)?;
         let residual = model.residual(r, z, batch.y)?;
         let gradient = model.gradient_f(r, residual, z)?;
-        self.head.update(r, z, 1.0, refresh)?;
+        let ok = self.head.update(r, z, 1.0, refresh)?;
         let direction = r.matmul(gradient, self.head.root)?;
-        step(r, model.f, direction, self.head_block)
+        step(r, model.f, direction, self.head_block)?;
+        ok.map_or(Ok(()), |ok| book(r, ok, ok, self.head_block))
     }
 }

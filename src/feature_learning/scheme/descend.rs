@@ -57,13 +57,15 @@ impl Descend {
         let z = if fit == descend { z } else { model.hidden(r, model.g, descend.x)? };
         let residual = model.residual(r, z, descend.y)?;
         let mut direction = model.gradient_g(r, residual, descend.x)?;
+        let mut factors_ok = [None, None];
         if let Some(right) = &self.right {
-            right.update(r, descend.x, 1.0, refresh)?;
+            factors_ok[0] = right.update(r, descend.x, 1.0, refresh)?.map(|ok| model.shared(ok)).transpose()?;
             direction = model.times_shared(r, direction, right.root, Coef::Const(1.0))?;
         }
         if let Some(left) = &self.left {
             #[allow(clippy::cast_precision_loss, reason = "output counts are far below 2^24")]
-            left.update(r, model.f, model.f.rows() as f32, refresh)?;
+            let outputs = model.f.rows() as f32;
+            factors_ok[1] = left.update(r, model.f, outputs, refresh)?;
             direction = r.matmul(left.root, direction)?;
         }
         r.record(Advance { block: self.block, clock: Clock::Step })?;
@@ -72,6 +74,9 @@ impl Descend {
         r.record(Axpby { alpha: rate, block: Some(self.block), ..Axpby::add(direction, model.g, moved) })?;
         let (normalised, ok) = orthonormalise(r, moved)?;
         r.record(Axpby { gate: Some(ok), ..Axpby::copy(normalised, model.g) })?;
+        for factor_ok in factors_ok.into_iter().flatten() {
+            book(r, factor_ok, factor_ok, self.block)?;
+        }
         book(r, head_ok, ok, self.block)
     }
 }

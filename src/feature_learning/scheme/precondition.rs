@@ -37,10 +37,11 @@ impl Factor {
         Ok(Factor { root, damping, memory })
     }
 
-    /// Takes `scale / n samples^T samples` in and, with `refresh`, makes the inverse anew; an item whose factorization fails keeps its old one.
-    pub(super) fn update(&self, r: &mut Recorder, samples: Value, scale: f32, refresh: bool) -> Result<()> {
+    /// Takes `scale / n samples^T samples` in and, with `refresh`, makes the inverse anew; an item whose factorization fails keeps its old one. Returns whether
+    /// it succeeded, where it was tried.
+    pub(super) fn update(&self, r: &mut Recorder, samples: Value, scale: f32, refresh: bool) -> Result<Option<Value>> {
         let moment = match &self.memory {
-            None if !refresh => return Ok(()),
+            None if !refresh => return Ok(None),
             None => {
                 let out = r.scratch("moment", self.root.shape())?;
                 r.record(KronFactor { scale, ..KronFactor::new(samples, out) })?;
@@ -52,12 +53,13 @@ impl Factor {
                 let (beta, gamma) = (Coef::Const(0.0), Coef::Const(memory.decay));
                 r.record(Axpby { x: None, y: Some(memory.weight), beta, gamma, ..Axpby::copy(memory.weight, memory.weight) })?;
                 if !refresh {
-                    return Ok(());
+                    return Ok(None);
                 }
                 out
             }
         };
         let (inverse, ok) = spd_inverse(r, moment, self.damping, None)?;
-        r.record(Axpby { gate: Some(ok), ..Axpby::copy(inverse, self.root) })
+        r.record(Axpby { gate: Some(ok), ..Axpby::copy(inverse, self.root) })?;
+        Ok(Some(ok))
     }
 }
