@@ -1,6 +1,6 @@
 //! Several experiments in order, resumed where a run was stopped, with one page for all of them.
 //!
-//! Each part has a folder below `--out`. Its last file is [`done.txt`](mark), written when all others are there, by renaming: it names the settings and every file
+//! Each part has a folder below `--out`. Its last file is `done.txt`, written when all others are there, by renaming: it names the settings and every file
 //! with size and hash. A part whose mark is whole, has these settings, and whose files are as it says is not run again; any other is, from its beginning. What a
 //! part writes does not depend on when it runs, so a run that was killed at any moment and started again ends with the files of one that was not.
 //!
