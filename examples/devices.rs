@@ -10,7 +10,7 @@ use std::error::Error;
 
 use clap::Parser;
 use layerwise::gpu::{Facts, adapters, choice, variants};
-use layerwise::{Bindings, Context, ElementType, Recorder, Shape, required_features, required_limits, wgpu};
+use layerwise::{Bindings, Context, ElementType, Recorder, Shape, experimental_features, required_features, required_limits, wgpu};
 
 /// Lists adapters and what the library would do on them.
 #[derive(Parser)]
@@ -41,23 +41,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     if shown == 0 {
         println!("no adapter; a Vulkan driver is needed (Debian, Ubuntu: mesa-vulkan-drivers brings a software one)\n");
     }
-    println!("variants by item shape (the same on every device: only portable kernels exist so far)");
-    let (full, half) = (ElementType::F32, ElementType::F16);
-    for (m, n, a, b) in [(8, 100, full, full), (64, 128, full, full), (1024, 1024, full, full), (1024, 1024, half, half)] {
-        let chosen = choice::gemm(m, n, a, b);
-        println!("  gemm {m} x {n}, {a} {b}: {} ({})", chosen.variant, chosen.reason);
-    }
+    println!("kron_factor by item shape, the same on every device");
     for q in [16, 100] {
         let chosen = choice::kron_factor(q);
-        println!("  kron_factor {q} x {q}: {} ({})", chosen.variant, chosen.reason);
+        println!("  {q} x {q}: {} ({})", chosen.variant, chosen.reason);
     }
-    println!("  {} variants in all", variants().len());
+    println!("{} variants in all", variants().len());
     Ok(())
 }
 
 fn describe(adapter: &wgpu::Adapter) {
     let (has, used) = (adapter.features(), required_features(adapter));
     println!("  features used: {}", if used.is_empty() { "none (portable kernels)".to_owned() } else { format!("{used:?}") });
+    let experimental = experimental_features(adapter);
+    if !experimental.is_empty() {
+        println!("  experimental features used on devices of our own: {experimental:?}");
+    }
     let optional = [
         ("subgroups", wgpu::Features::SUBGROUP),
         ("f16", wgpu::Features::SHADER_F16),
@@ -76,7 +75,10 @@ fn describe(adapter: &wgpu::Adapter) {
         .and_then(|(device, queue)| Context::from_wgpu(device, queue, Some(adapter)).map_err(|e| e.to_string()));
     match context {
         Ok(context) => {
-            context.facts().into_iter().for_each(limits);
+            context.facts().into_iter().for_each(|facts| {
+                limits(facts);
+                products(facts);
+            });
             match check(&context) {
                 Ok(true) => println!("  usable: a 70 x 50 x 70 product is exact\n"),
                 Ok(false) => println!("  NOT usable: a 70 x 50 x 70 product is wrong; please report this driver\n"),
@@ -97,6 +99,15 @@ fn limits(facts: &Facts) {
         facts.workgroup_bytes >> 10,
         if facts.software { "; software: taken only when asked for by name" } else { "" }
     );
+}
+
+/// Which gemm serves which item shape here.
+fn products(facts: &Facts) {
+    let (full, half) = (ElementType::F32, ElementType::F16);
+    for (m, n, a, b) in [(8, 100, full, full), (64, 128, full, full), (1024, 1024, full, full), (1024, 1024, half, half)] {
+        let chosen = choice::gemm(facts, m, n, a, b);
+        println!("  gemm {m} x {n}, {a} {b}: {} ({})", chosen.variant, chosen.reason);
+    }
 }
 
 /// One product with a known result.

@@ -1,6 +1,8 @@
 //! Which variant of a kernel serves an item's shape. Never the batch: results must not depend on how trials are grouped.
 
-use super::kernels::{GEMM, KERNELS, KRON_FACTOR, Kernel, Variant};
+use super::cooperative;
+use super::facts::Facts;
+use super::kernels::{GEMM, GEMM_COOP, KERNELS, KRON_FACTOR, Kernel, Variant};
 use crate::tensor::ElementType::{self, F16, F32};
 
 /// Below this many rows or columns of a result a 64 x 64 tile would be mostly padding.
@@ -28,7 +30,10 @@ fn tile(smaller_side: usize) -> (usize, &'static str) {
 macro_rules! gemm_variants {
     ($(($small:literal, $a:ident, $b:ident) => [$($name:literal = $value:literal),*]),* $(,)?) => {
         /// The gemm variant for an `m x n` result of operands with these element types.
-        pub fn gemm(m: usize, n: usize, a: ElementType, b: ElementType) -> Choice {
+        pub fn gemm(facts: &Facts, m: usize, n: usize, a: ElementType, b: ElementType) -> Choice {
+            if let Some(choice) = cooperative::gemm(facts, m, n, a, b) {
+                return choice;
+            }
             let (tile, reason) = tile(m.min(n));
             let variant = match (tile == 32, a, b) {
                 $(($small, $a, $b) => GEMM.with(&[$(($name, $value)),*]),)*
@@ -61,6 +66,6 @@ pub fn kron_factor(q: usize) -> Choice {
 
 /// Every variant that a plan can need.
 pub fn variants() -> Vec<Variant> {
-    let others = KERNELS.iter().filter(|k| k.name != GEMM.name).map(Kernel::plain);
-    GEMM_VARIANTS.iter().copied().chain(others).chain([SMALL_KRON]).collect()
+    let others = KERNELS.iter().filter(|k| k.name != GEMM.name && k.name != GEMM_COOP.name).map(Kernel::plain);
+    GEMM_VARIANTS.iter().copied().chain(cooperative::variants()).chain(others).chain([SMALL_KRON]).collect()
 }

@@ -1,6 +1,13 @@
 //! What we know of an adapter and device, as plain numbers.
 
+use super::cooperative::largest_side;
 use crate::error::{Error, Result};
+
+/// What products on cooperative matrices need of a device.
+const COOPERATIVE: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
+
+/// Bytes of workgroup memory that the largest tiles take.
+const LARGEST_TILES: u32 = 32 * 1024;
 
 /// Facts that lowering and choice depend on. Plain data: counts can be computed for a device that is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +36,10 @@ pub struct Facts {
     pub subgroups: bool,
     /// The device was made with f16 arithmetic.
     pub f16: bool,
-    /// The device was made with cooperative matrices.
-    pub cooperative_matrix: bool,
+    /// Lanes of every subgroup; 0 where they differ or are not known.
+    pub subgroup_lanes: u32,
+    /// Side of the cooperative matrices that are multiplied from f16 into f32; 0 where there are none, or the device was made without them.
+    pub cooperative_side: u32,
 }
 
 impl Facts {
@@ -50,12 +59,19 @@ impl Facts {
             workgroup_invocations: limits.max_compute_invocations_per_workgroup,
             subgroups: false,
             f16: false,
-            cooperative_matrix: false,
+            subgroup_lanes: 0,
+            cooperative_side: 0,
         }
     }
 
-    pub(crate) fn of(device: &wgpu::Device) -> Facts {
+    pub(crate) fn of(device: &wgpu::Device, adapter: Option<&wgpu::Adapter>) -> Facts {
         let (limits, features, info) = (device.limits(), device.features(), device.adapter_info());
+        let lanes = match (info.backend, info.subgroup_min_size, info.subgroup_max_size) {
+            // Metal does not tell; every Apple GPU has 32.
+            (wgpu::Backend::Metal, ..) => 32,
+            (_, least, most) if least == most => least,
+            _ => 0,
+        };
         Facts {
             name: info.name,
             backend: format!("{:?}", info.backend),
@@ -69,7 +85,10 @@ impl Facts {
             workgroup_invocations: limits.max_compute_invocations_per_workgroup,
             subgroups: features.contains(wgpu::Features::SUBGROUP),
             f16: features.contains(wgpu::Features::SHADER_F16),
-            cooperative_matrix: features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+            subgroup_lanes: lanes,
+            cooperative_side: adapter
+                .filter(|_| features.contains(COOPERATIVE))
+                .map_or(0, |a| largest_side(&a.cooperative_matrix_properties())),
         }
     }
 
@@ -92,19 +111,29 @@ impl Facts {
     }
 }
 
-/// The features that the library uses where `adapter` has them. None is needed.
-///
-/// The portable kernels use no optional feature, so today the set is empty; ask for it all the same, so that a later release finds what it wants.
-pub fn required_features(_adapter: &wgpu::Adapter) -> wgpu::Features {
-    wgpu::Features::empty()
+/// The features that the library uses where `adapter` has them. None is needed; none is experimental.
+pub fn required_features(adapter: &wgpu::Adapter) -> wgpu::Features {
+    adapter.features() & wgpu::Features::SHADER_F16
 }
 
-/// The limits to request a device with: WebGPU's defaults, with buffer and binding sizes raised to what `adapter` offers.
+/// The experimental features that the library uses where `adapter` has them: cooperative matrices, for products of two f16 tensors.
+///
+/// A device gets them only with `wgpu::ExperimentalFeatures::enabled()`, which is unsafe: what validates other shaders is not complete for them.
+/// Devices that the library makes itself have them; a host decides for its own, adds them to [`required_features`], and passes its adapter to
+/// [`Context::from_wgpu`](crate::Context::from_wgpu), since a device alone does not tell the shapes.
+pub fn experimental_features(adapter: &wgpu::Adapter) -> wgpu::Features {
+    let usable = adapter.features().contains(COOPERATIVE) && largest_side(&adapter.cooperative_matrix_properties()) > 0;
+    if usable { wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX } else { wgpu::Features::empty() }
+}
+
+/// The limits to request a device with: WebGPU's defaults, with buffer and binding sizes raised to what `adapter` offers, and workgroup memory to
+/// 32 KiB where it offers that.
 pub fn required_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
     let offered = adapter.limits();
     wgpu::Limits {
         max_buffer_size: offered.max_buffer_size,
         max_storage_buffer_binding_size: offered.max_storage_buffer_binding_size,
+        max_compute_workgroup_storage_size: offered.max_compute_workgroup_storage_size.min(LARGEST_TILES),
         ..wgpu::Limits::default().or_worse_values_from(&offered)
     }
 }

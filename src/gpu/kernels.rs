@@ -36,6 +36,7 @@ macro_rules! kernels {
 
 kernels! {
     GEMM = "gemm" [a Read, b Read, d Read, out Write, block Read],
+    GEMM_COOP = "gemm_coop" [a Read, b Read, d Read, out Write, block Read],
     KRON_FACTOR = "kron_factor" [x Read, out Write, block Read, gate Read],
     AXPBY = "axpby" [x Read, y Read, out Write, block Read, gate Read],
     ACTIVATION = "activation" [x Read, times Read, out Write],
@@ -82,7 +83,7 @@ kernels! {
 pub struct Variant {
     /// Index into [`KERNELS`] by name.
     pub kernel: &'static str,
-    /// `const NAME: TYPE = value;` lines that replace those of the file.
+    /// Values of the file's `const NAME: TYPE = value;` and `alias NAME = value;` lines.
     pub tunables: &'static [(&'static str, &'static str)],
 }
 
@@ -110,6 +111,9 @@ impl Variant {
         let mut text = String::with_capacity(source.len());
         for line in source.lines() {
             let replaced = self.tunables.iter().find_map(|(name, value)| {
+                if let Some(rest) = line.strip_prefix("alias ") {
+                    return rest.strip_prefix(name)?.starts_with(" =").then(|| format!("alias {name} = {value};"));
+                }
                 let rest = line.strip_prefix("const ")?.strip_prefix(name)?.strip_prefix(':')?;
                 let (kind, _) = rest.split_once('=')?;
                 Some(format!("const {name}:{kind}= {value};"))

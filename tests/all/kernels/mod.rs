@@ -6,6 +6,7 @@ mod curvature;
 mod elementwise;
 mod factor;
 mod gemm;
+mod half;
 mod network;
 mod orthonormal;
 mod random;
@@ -51,6 +52,7 @@ fn batch(i: usize) -> usize {
 fn rows() -> Vec<Row> {
     [
         gemm::ROWS,
+        half::ROWS,
         factor::ROWS,
         elementwise::ROWS,
         activation::ROWS,

@@ -22,6 +22,8 @@ mod serde;
 mod shampoo;
 mod soap;
 
+pub(crate) use rig::methods;
+
 use crate::case::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
