@@ -36,9 +36,12 @@ const ROWS: &[(&str, &str)] = &[
 /// Rows of the kernel table that are about grids beyond 65535 workgroups: minutes where a workgroup is dear. They run where everything does.
 const LARGE_GRIDS: &str = "::many_";
 
+/// What a host gets that enables what we ask for.
+const FEATURES: &str = "embed::hosts::cooperative_matrices";
+
 fn wanted(name: &str) -> bool {
     let Some(name) = name.strip_suffix("::gpu") else { return false };
-    ROWS.iter().any(|(_, case)| *case == name) || (name.starts_with("kernels::") && !name.contains(LARGE_GRIDS))
+    ROWS.iter().any(|(_, case)| *case == name) || name == FEATURES || (name.starts_with("kernels::") && !name.contains(LARGE_GRIDS))
 }
 
 /// All trials, or those that `LAYERWISE_ROWS` asks for.
@@ -47,7 +50,8 @@ pub(crate) fn select(trials: Vec<Trial>) -> Result<Vec<Trial>, String> {
         "" => Ok(trials),
         "drivers" => {
             let names: BTreeSet<String> = trials.iter().map(|t| t.name().to_owned()).collect();
-            let missing: Vec<&str> = ROWS.iter().map(|row| row.1).filter(|case| !names.contains(&format!("{case}::gpu"))).collect();
+            let cases = ROWS.iter().map(|row| row.1).chain([FEATURES]);
+            let missing: Vec<&str> = cases.filter(|case| !names.contains(&format!("{case}::gpu"))).collect();
             if !missing.is_empty() {
                 return Err(format!("no such cases: {missing:?}"));
             }
