@@ -22,6 +22,7 @@ mod serde;
 mod shampoo;
 mod soap;
 
+#[cfg(feature = "gpu")]
 pub(crate) use rig::methods;
 
 use crate::case::Case;
