@@ -10,7 +10,7 @@ use std::error::Error;
 
 use clap::Parser;
 use layerwise::gpu::{Facts, GemmShape, adapters, choice, variants};
-use layerwise::{Bindings, Context, Recorder, Shape, required_features, required_limits, wgpu};
+use layerwise::{Bindings, Context, ElementType, Recorder, Shape, experimental_features, required_features, required_limits, wgpu};
 
 /// Lists adapters and what the library would do on them.
 #[derive(Parser)]
@@ -48,6 +48,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn describe(adapter: &wgpu::Adapter) {
     let (has, used) = (adapter.features(), required_features(adapter));
     println!("  features used: {}", if used.is_empty() { "none (portable kernels)".to_owned() } else { format!("{used:?}") });
+    let experimental = experimental_features(adapter);
+    if !experimental.is_empty() {
+        println!("  experimental features used on devices of our own: {experimental:?}");
+    }
     let optional = [
         ("subgroups", wgpu::Features::SUBGROUP),
         ("f16", wgpu::Features::SHADER_F16),
@@ -66,8 +70,10 @@ fn describe(adapter: &wgpu::Adapter) {
         .and_then(|(device, queue)| Context::from_wgpu(device, queue, Some(adapter)).map_err(|e| e.to_string()));
     match context {
         Ok(context) => {
-            context.facts().into_iter().for_each(limits);
-            context.facts().into_iter().for_each(choices);
+            context.facts().into_iter().for_each(|facts| {
+                limits(facts);
+                products(facts);
+            });
             match check(&context) {
                 Ok(true) => println!("  usable: a 70 x 50 x 70 product is exact\n"),
                 Ok(false) => println!("  NOT usable: a 70 x 50 x 70 product is wrong; please report this driver\n"),
@@ -90,11 +96,16 @@ fn limits(facts: &Facts) {
     );
 }
 
-/// Which kernels serve which products.
-fn choices(facts: &Facts) {
+/// Which kernels serve which products here.
+fn products(facts: &Facts) {
     for (m, k, n) in [(8, 1024, 8), (64, 64, 64), (100, 1024, 100), (512, 512, 512), (2048, 2048, 2048), (1, 4096, 300)] {
         let chosen = choice::gemm(GemmShape::f32(m, k, n), facts);
         println!("  product {m} x {k} x {n}: {} ({})", chosen.variant, chosen.reason);
+    }
+    for n in [100, 1024] {
+        let (a, b) = (ElementType::F16, ElementType::F16);
+        let chosen = choice::gemm(GemmShape { a, b, ..GemmShape::f32(n, n, n) }, facts);
+        println!("  product {n} x {n} x {n} of f16: {} ({})", chosen.variant, chosen.reason);
     }
 }
 

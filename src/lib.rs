@@ -47,7 +47,8 @@
 //! - **decay**: `s <- decay s + (1 - decay) x`. (Elsewhere: beta2, `factor_decay`, `cov_ema_decay`.) Bias correction divides by the carried weight.
 //! - **damping** is lambda, added before a root or an inverse; each config says whether it is absolute or relative. (Elsewhere: eps, ridge, Tikhonov.)
 //! - **taps** are what KFAC needs of a layer: its inputs, and the gradients with respect to its outputs.
-//! - **Arithmetic** is f32 on every device; f16 is storage. f64 appears where hyper-parameters are given and where the CPU path sums.
+//! - **Arithmetic** is f32 on every device, which may take subnormal numbers for zero; f16 is storage. f64 appears where hyper-parameters are given
+//!   and where the CPU path sums.
 //!
 //! # Errors and health
 //!
@@ -82,7 +83,7 @@ mod tensor;
 pub use context::Context;
 pub use error::{Error, Result};
 #[cfg(feature = "gpu")]
-pub use gpu::{required_features, required_limits};
+pub use gpu::{experimental_features, required_features, required_limits};
 pub use plan::{Coef, Plan, Recorder, Value};
 pub use prepared::{Bindings, Prepared};
 pub use tensor::{ElementType, Shape, Tensor};

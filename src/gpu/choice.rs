@@ -80,6 +80,7 @@ pub fn candidates(shape: GemmShape, facts: &Facts) -> Vec<Choice> {
     let (small, large) = (shape.m.min(shape.n), shape.m.max(shape.n));
     let choice = |variant, reason| Choice { variant, reason };
     let mut list = Vec::with_capacity(4);
+    list.push(choice(GemmVariant::Cooperative, "both operands are f16, and the device multiplies such fragments with f32 sums"));
     if facts.software {
         if small <= 8 {
             list.push(choice(GemmVariant::BroadcastFlat, "a software driver with subgroups of 8, a side of at most 8"));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::channel::oneshot;
 
-use super::facts::{Facts, is_software, required_features, required_limits};
+use super::facts::{Facts, experimental_features, is_software, required_features, required_limits};
 use super::kernels::{Binding, Kernel, Variant};
 use super::params::Params;
 use crate::error::{Error, Result};
@@ -94,9 +94,11 @@ impl Device {
             let hint = if known.is_empty() { HINT.to_owned() } else { format!("there is {}", known.join(", ")) };
             return Err(Error::NoAdapter { wanted, hint });
         };
+        let experimental = experimental_features(adapter);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("layerwise"),
-            required_features: required_features(adapter),
+            required_features: required_features(adapter) | experimental,
+            experimental_features: permit(experimental),
             required_limits: required_limits(adapter),
             ..wgpu::DeviceDescriptor::default()
         };
@@ -110,8 +112,8 @@ impl Device {
         Ok(Device { lost, own: true, ..Device::from_wgpu(device, queue, Some(adapter))? })
     }
 
-    pub(crate) fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, _adapter: Option<&wgpu::Adapter>) -> Result<Device> {
-        let mut facts = Facts::of(&device);
+    pub(crate) fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<&wgpu::Adapter>) -> Result<Device> {
+        let mut facts = Facts::of(&device, adapter);
         if let Ok(name) = std::env::var("LAYERWISE_GEMM") {
             facts.gemm.forced = Some(name.parse()?);
         }
@@ -302,6 +304,22 @@ impl Device {
             fill(&buffer, &bytes);
             buffer
         })
+    }
+}
+
+/// Lets a device have these experimental features, if there are any.
+fn permit(features: wgpu::Features) -> wgpu::ExperimentalFeatures {
+    if features.is_empty() {
+        return wgpu::ExperimentalFeatures::disabled();
+    }
+    // SAFETY: the only such feature is cooperative matrices, and the only modules that use it are our own, whose loads and stores stay inside their
+    // workgroup arrays for every value of their parameters.
+    #[allow(
+        unsafe_code,
+        reason = "wgpu asks for this acknowledgement of experimental features; shaders of others never reach this device through us"
+    )]
+    unsafe {
+        wgpu::ExperimentalFeatures::enabled()
     }
 }
 

@@ -37,6 +37,7 @@ macro_rules! kernels {
 kernels! {
     GEMM = "gemm" [a Read, b Read, d Read, out Write, block Read],
     GEMM_BROADCAST = "gemm_broadcast" [a Read, b Read, d Read, out Write, block Read],
+    GEMM_COOP = "gemm_coop" [a Read, b Read, d Read, out Write, block Read],
     GEMM_LARGE = "gemm_large" [a Read, b Read, d Read, out Write, block Read],
     GEMM_REGISTER = "gemm_register" [a Read, b Read, d Read, out Write, block Read],
     GEMM_SKINNY = "gemm_skinny" [a Read, b Read, d Read, out Write, block Read],
@@ -87,7 +88,7 @@ kernels! {
 pub struct Variant {
     /// Index into [`KERNELS`] by name.
     pub kernel: &'static str,
-    /// `const NAME: TYPE = value;` lines that replace those of the file.
+    /// Values of the file's `const NAME: TYPE = value;` and `alias NAME = value;` lines.
     pub tunables: &'static [(&'static str, &'static str)],
     /// Bits of [`FLAGS`] whose `const NAME: bool = false;` lines become true.
     pub flags: u16,
@@ -131,6 +132,9 @@ impl Variant {
         let mut text = String::with_capacity(source.len());
         for line in source.lines() {
             let replaced = self.tunables.iter().copied().chain(self.switches().map(|name| (name, "true"))).find_map(|(name, value)| {
+                if let Some(rest) = line.strip_prefix("alias ") {
+                    return rest.strip_prefix(name)?.starts_with(" =").then(|| format!("alias {name} = {value};"));
+                }
                 let rest = line.strip_prefix("const ")?.strip_prefix(name)?.strip_prefix(':')?;
                 let (kind, _) = rest.split_once('=')?;
                 Some(format!("const {name}:{kind}= {value};"))

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::cooperative;
 use super::facts::Facts;
 use super::kernels::{FLAGS, GEMM, GEMM_BROADCAST, GEMM_LARGE, GEMM_REGISTER, GEMM_SKINNY, GEMM_SMALL, Variant};
 use crate::error::{Error, Result};
@@ -29,6 +30,8 @@ pub enum GemmVariant {
     Broadcast,
     /// The same with 8 x 32 tiles.
     BroadcastFlat,
+    /// Cooperative matrices of 8 x 8 or 16 x 16 (tensor cores): two f16 operands, sums in f32.
+    Cooperative,
 }
 
 /// What a choice goes by: an item of the result and its operands' types. Never the batch: results must not depend on how trials are grouped.
@@ -55,12 +58,15 @@ impl GemmShape {
 
 /// A kernel and the part of the result that one workgroup computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rung {
-    pub(crate) variant: Variant,
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-    /// Items of a workgroup.
-    pub(crate) items: usize,
+pub struct Rung {
+    /// The kernel with its tunables and switches.
+    pub variant: Variant,
+    /// Rows of the result that one workgroup computes.
+    pub rows: usize,
+    /// Columns of the result that one workgroup computes.
+    pub cols: usize,
+    /// Items that one workgroup computes.
+    pub items: usize,
 }
 
 /// Bits of [`FLAGS`](super::kernels::FLAGS).
@@ -78,7 +84,7 @@ pub(crate) mod flag {
 
 impl GemmVariant {
     /// Every variant.
-    pub const ALL: [GemmVariant; 8] = [
+    pub const ALL: [GemmVariant; 9] = [
         GemmVariant::Tile64,
         GemmVariant::Tile32,
         GemmVariant::Tile128,
@@ -87,6 +93,7 @@ impl GemmVariant {
         GemmVariant::Register,
         GemmVariant::Broadcast,
         GemmVariant::BroadcastFlat,
+        GemmVariant::Cooperative,
     ];
 
     /// The name in tables and in `LAYERWISE_GEMM`.
@@ -100,6 +107,7 @@ impl GemmVariant {
             GemmVariant::Register => "register",
             GemmVariant::Broadcast => "broadcast",
             GemmVariant::BroadcastFlat => "broadcast_flat",
+            GemmVariant::Cooperative => "cooperative",
         }
     }
 
@@ -108,7 +116,8 @@ impl GemmVariant {
         match self {
             GemmVariant::Small => shape.m.max(shape.n) <= 16,
             GemmVariant::Skinny => shape.m.min(shape.n) <= 8,
-            GemmVariant::Broadcast | GemmVariant::BroadcastFlat => facts.subgroup_sizes == Some((8, 8)),
+            GemmVariant::Broadcast | GemmVariant::BroadcastFlat => facts.subgroups && facts.subgroup_lanes == 8,
+            GemmVariant::Cooperative => cooperative::kernel(shape, facts).is_some(),
             _ => true,
         }
     }
@@ -123,8 +132,10 @@ impl GemmVariant {
         matches!(self, GemmVariant::Skinny)
     }
 
-    pub(crate) fn rung(self, a: ElementType, b: ElementType, flags: u16) -> Rung {
-        let halves = if a == F16 { flag::A_F16 } else { 0 } | if b == F16 { flag::B_F16 } else { 0 };
+    /// The kernel for a shape, with these bits of [`FLAGS`] on beside those of the operands' types.
+    pub fn rung(self, shape: GemmShape, facts: &Facts, flags: u16) -> Rung {
+        let halves = if shape.a == F16 { flag::A_F16 } else { 0 } | if shape.b == F16 { flag::B_F16 } else { 0 };
+        let flags = if self == GemmVariant::Cooperative { flags } else { flags | halves };
         let (variant, rows, cols) = match self {
             GemmVariant::Tile64 => (GEMM.plain(), 64, 64),
             GemmVariant::Tile32 => (GEMM.with(&[("TX", "8u"), ("TY", "8u")]), 32, 32),
@@ -134,17 +145,28 @@ impl GemmVariant {
             GemmVariant::Register => (GEMM_REGISTER.plain(), 64, 64),
             GemmVariant::Broadcast => (GEMM_BROADCAST.plain(), 32, 32),
             GemmVariant::BroadcastFlat => (GEMM_BROADCAST.with(&[("ROWS", "8u")]), 8, 32),
+            // Asked for where it does not fit, the portable kernel serves.
+            GemmVariant::Cooperative => {
+                cooperative::kernel(shape, facts).map_or((GEMM.plain(), 64, 64), |(variant, tile)| (variant, tile, tile))
+            }
         };
         let items = if self == GemmVariant::Small { 4 } else { 1 };
-        Rung { variant: Variant { flags: flags | halves, ..variant }, rows, cols, items }
+        Rung { variant: Variant { flags, ..variant }, rows, cols, items }
     }
 
-    /// Every variant with each switch alone, and with all that go together.
+    /// Every kernel with each switch alone, and with all that go together.
     pub(crate) fn variants() -> impl Iterator<Item = Variant> {
+        let facts = Facts::webgpu_defaults();
         let all = flag::ADD_D | flag::SYMMETRIC | flag::BLOCK | flag::GATED;
         let average = flag::IN_PLACE | flag::SYMMETRIC | flag::RUNNING_MEAN | flag::BLOCK | flag::GATE_IN_D;
-        let switches = (0..FLAGS.len()).map(|bit| 1 << bit).chain([0, all, average, 3 | all]);
-        switches.flat_map(|flags| GemmVariant::ALL.map(|v| v.rung(F32, F32, flags).variant))
+        let epilogues = (2..FLAGS.len()).map(|bit| 1 << bit).chain([0, all, average]);
+        let halves = [0, flag::A_F16, flag::B_F16, flag::A_F16 | flag::B_F16];
+        epilogues.flat_map(move |flags| {
+            let kinds = GemmVariant::ALL.into_iter().filter(|v| *v != GemmVariant::Cooperative);
+            let others = kinds.map(|v| v.rung(GemmShape::f32(8, 8, 8), &facts, flags).variant);
+            let typed = others.flat_map(move |v| halves.map(|bits| Variant { flags: v.flags | bits, ..v }));
+            typed.chain(cooperative::variants().map(move |v| Variant { flags, ..v })).collect::<Vec<_>>()
+        })
     }
 }
 
@@ -162,7 +184,7 @@ impl FromStr for GemmVariant {
             method: "gemm",
             field: "variant",
             found: text.into(),
-            allowed: "tile64, tile32, tile128, small, skinny, register, broadcast, broadcast_flat",
+            allowed: "tile64, tile32, tile128, small, skinny, register, broadcast, broadcast_flat, cooperative",
         })
     }
 }

@@ -192,8 +192,9 @@ impl Builder<'_> {
         let variant = choice::gemm(shape, self.facts).variant;
         let swap = (variant.wants_few_rows() && shape.m > shape.n) || (variant.wants_few_columns() && shape.m < shape.n);
         let (a, b, d, out) = if swap { (b.t(), a.t(), d.map(Value::t), out.t()) } else { (a, b, d, out) };
+        let shape = GemmShape { m: out.rows, n: out.cols, a: a.element, b: b.element, ..shape };
         let columns = coefficients.iter().any(|c| matches!(c, Coef::Column { .. }));
-        let rung = variant.rung(a.element, b.element, flags | switches(&[(columns, flag::BLOCK)]));
+        let rung = variant.rung(shape, self.facts, flags | switches(&[(columns, flag::BLOCK)]));
         let grid = [out.rows.div_ceil(rung.rows) * out.cols.div_ceil(rung.cols), 1, self.batch.div_ceil(rung.items)];
         self.push(rung.variant, &[Some(a), Some(b), d, Some(out), block], &coefficients, [0, gate, 0], grid);
     }

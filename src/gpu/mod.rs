@@ -3,6 +3,7 @@
 //! [`kernels`] is the table of shaders, `lowering` turns operations into dispatches (a pure function), `engine` gives them buffers and encodes them.
 
 pub mod choice;
+mod cooperative;
 mod cost;
 mod device;
 mod engine;
@@ -19,7 +20,7 @@ pub(crate) use device::{Device, Wanted};
 pub use engine::DispatchCount;
 pub use engine::count;
 pub(crate) use engine::{Prepared, units};
-pub use facts::{Facts, required_features, required_limits};
-pub use ladder::{GemmShape, GemmVariant};
+pub use facts::{Facts, experimental_features, required_features, required_limits};
+pub use ladder::{GemmShape, GemmVariant, Rung};
 pub use params::{NONE, Params, ViewParams};
 pub use tune::disagreement;

@@ -254,12 +254,7 @@ type HostDevice = (wgpu::Adapter, wgpu::Device, wgpu::Queue, Arc<AtomicUsize>);
 
 /// As [`host_device`], with features and limits of the host's choice.
 fn host_device_with(choose: impl Fn(&wgpu::Adapter) -> (wgpu::Features, wgpu::Limits)) -> Result<HostDevice, Failed> {
-    let wanted = std::env::var("LAYERWISE_ADAPTER").unwrap_or_default().to_lowercase();
-    let backends = if wanted.is_empty() { wgpu::Backends::PRIMARY } else { wgpu::Backends::all() };
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() });
-    let adapters = pollster::block_on(instance.enumerate_adapters(backends));
-    let matches = |a: &wgpu::Adapter| format!("{:?}", a.get_info()).to_lowercase().contains(&wanted);
-    let adapter = adapters.into_iter().find(matches).ok_or("no adapter: `scripts/test --setup`")?;
+    let adapter = adapter()?;
     let (required_features, required_limits) = choose(&adapter);
     let descriptor = wgpu::DeviceDescriptor { required_features, required_limits, ..wgpu::DeviceDescriptor::default() };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| e.to_string())?;
@@ -269,6 +264,16 @@ fn host_device_with(choose: impl Fn(&wgpu::Adapter) -> (wgpu::Features, wgpu::Li
         counter.fetch_add(1, Ordering::SeqCst);
     }));
     Ok((adapter, device, queue, errors))
+}
+
+/// The adapter under test.
+fn adapter() -> Result<wgpu::Adapter, Failed> {
+    let wanted = std::env::var("LAYERWISE_ADAPTER").unwrap_or_default().to_lowercase();
+    let backends = if wanted.is_empty() { wgpu::Backends::PRIMARY } else { wgpu::Backends::all() };
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() });
+    let adapters = pollster::block_on(instance.enumerate_adapters(backends));
+    let matches = |a: &wgpu::Adapter| format!("{:?}", a.get_info()).to_lowercase().contains(&wanted);
+    Ok(adapters.into_iter().find(matches).ok_or("no adapter: `scripts/test --setup`")?)
 }
 
 fn imported_buffers(_: &Context) -> Outcome {

@@ -33,14 +33,14 @@ const SHAPES: [(usize, usize, usize); 9] =
     [(1, 1, 1), (8, 1024, 8), (16, 16, 16), (17, 3, 5), (64, 64, 64), (100, 1024, 100), (1, 4096, 300), (512, 512, 512), (4096, 64, 2000)];
 
 fn lavapipe() -> Facts {
-    Facts { software: true, subgroups: true, subgroup_sizes: Some((8, 8)), ..Facts::webgpu_defaults() }
+    Facts { software: true, subgroups: true, subgroup_lanes: 8, ..Facts::webgpu_defaults() }
 }
 
 /// What each kind of device takes for each shape; every choice can run there.
 fn choice() -> Outcome {
     use GemmVariant::{Broadcast, BroadcastFlat, Register, Skinny, Small, Tile32, Tile64, Tile128};
     let gl = Facts { software: true, ..Facts::webgpu_defaults() };
-    let wide = Facts { subgroups: true, subgroup_sizes: Some((32, 32)), ..Facts::webgpu_defaults() };
+    let wide = Facts { subgroups: true, subgroup_lanes: 32, ..Facts::webgpu_defaults() };
     let expected: [(Facts, [GemmVariant; 9]); 4] = [
         (Facts::webgpu_defaults(), [Small, Small, Small, Skinny, Tile64, Tile64, Skinny, Tile64, Tile128]),
         (wide, [Small, Small, Small, Skinny, Tile64, Tile64, Skinny, Tile64, Tile128]),

@@ -2,11 +2,14 @@
 //!
 //! `LAYERWISE_ADAPTER=part` picks the GPU by a part of its name; otherwise it is the best one, software included. Without an adapter the GPU cases fail;
 //! `LAYERWISE_GPU=off` shows them as ignored instead. Cases on the GL adapter are ignored where there is none, unless `LAYERWISE_GL=1` demands it.
+//! `LAYERWISE_ROWS=drivers` runs what every further driver has to pass; `LAYERWISE_COOPERATIVE=1` demands cooperative matrices of the GPU.
 
 mod batch_norm;
 mod case;
 mod compare;
 mod docs;
+#[cfg(feature = "gpu")]
+mod drivers;
 #[cfg(feature = "gpu")]
 mod embed;
 mod faults;
@@ -52,6 +55,8 @@ fn main() -> ExitCode {
     #[cfg(feature = "gpu")]
     cases.extend(embed::cases());
     #[cfg(feature = "gpu")]
+    cases.extend(drivers::cases());
+    #[cfg(feature = "gpu")]
     cases.extend(parity::cases());
     #[cfg(feature = "gpu")]
     cases.extend(shaders::cases());
@@ -61,5 +66,7 @@ fn main() -> ExitCode {
     let mut trials: Vec<_> = cases.into_iter().flat_map(case::Case::trials).collect();
     #[cfg(feature = "gpu")]
     trials.extend(kernels::variant_trials());
+    #[cfg(feature = "gpu")]
+    let trials = drivers::select(trials);
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -2,8 +2,10 @@
 
 use std::mem::{offset_of, size_of};
 
-use layerwise::gpu::kernels::{Binding, KERNELS, Kernel};
-use layerwise::gpu::{Params, ViewParams, variants};
+use layerwise::ElementType;
+use layerwise::gpu::choice::gemm;
+use layerwise::gpu::kernels::{Binding, KERNELS, Kernel, Variant};
+use layerwise::gpu::{Facts, GemmShape, Params, ViewParams, variants};
 use layerwise::plan::block::COLUMNS;
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -23,6 +25,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("header", header),
     ];
     let mut list = vec![case_host("shaders::table_is_complete", table_is_complete), case_host("shaders::tunables", tunables)];
+    list.push(case_host("shaders::cooperative_choice", cooperative_choice));
     for (name, test) in table {
         list.push(case_host(format!("shaders::{name}"), move || {
             KERNELS.iter().try_for_each(|k| test(k).map_err(|e| format!("{}: {}", k.name, e.message().unwrap_or_default())))
@@ -37,10 +40,19 @@ fn ensure(condition: bool, message: impl FnOnce() -> String) -> Outcome {
 }
 
 /// Parses and validates with core WGSL alone (`unpack2x16float` belongs to it), which includes that barriers stand in uniform control flow.
+/// What a source enables comes on top.
 fn module(source: &str) -> Result<(Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP).validate(&module);
+    let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
+    capabilities.set(Capabilities::SHADER_FLOAT16, source.contains("\nenable f16;"));
+    capabilities.set(Capabilities::COOPERATIVE_MATRIX, cooperative(source));
+    let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module);
     info.map(|info| (module, info)).map_err(|e| e.emit_to_string(source))
+}
+
+/// Needs cooperative matrices: Vulkan and Metal alone, and the workgroup memory that they are chosen for.
+fn cooperative(source: &str) -> bool {
+    source.contains("\nenable wgpu_cooperative_matrix;")
 }
 
 /// No file without a row, no row without a file.
@@ -127,7 +139,51 @@ fn block_columns(kernel: &Kernel) -> Outcome {
     Ok(())
 }
 
-/// WebGPU's default limits.
+fn workgroup_bytes(module: &Module) -> u32 {
+    let shared = module.global_variables.iter().filter(|(_, v)| v.space == AddressSpace::WorkGroup);
+    shared.map(|(_, v)| module.types[v.ty].inner.size(module.to_ctx())).sum()
+}
+
+/// Cooperative matrices: for two f16 operands, where the device has the fragments, subgroups of a known size and memory for the tile, and both sides of the
+/// result are worth a tile.
+fn cooperative_choice() -> Outcome {
+    let (full, half) = (ElementType::F32, ElementType::F16);
+    let device =
+        |side, lanes, bytes| Facts { cooperative_side: side, subgroup_lanes: lanes, workgroup_bytes: bytes, ..Facts::webgpu_defaults() };
+    let chosen = |facts: &Facts, m: usize, n: usize, a: ElementType, b: ElementType| {
+        let shape = GemmShape { m, k: 100, n, a, b };
+        gemm(shape, facts).variant.rung(shape, facts, 0)
+    };
+    let is = |variant: &Variant, side: u32, lanes: u32| {
+        let has = |name: &str, value: u32| variant.tunables.contains(&(name, &format!("{value}u")));
+        variant.kernel == "gemm_coop" && has("SIDE", side) && has("LANES", lanes)
+    };
+    for (side, lanes) in [(8, 8), (8, 32), (16, 8), (16, 32)] {
+        let facts = device(side, lanes, 32768);
+        let (small, large) = (2 * side as usize, 1000);
+        for (m, n, tile) in [(small, large, 4 * side), (large, small, 4 * side), (6 * side as usize, large, 8 * side)] {
+            let choice = chosen(&facts, m, n, half, half);
+            ensure(is(&choice.variant, side, lanes) && choice.rows == tile as usize, || format!("{m} x {n}, {side}, {lanes}: {choice:?}"))?;
+        }
+        for (m, n, a, b) in
+            [(small - 1, large, half, half), (large, large, full, half), (large, large, half, full), (large, large, full, full)]
+        {
+            let choice = chosen(&facts, m, n, a, b);
+            ensure(choice.variant.kernel != "gemm_coop", || format!("{m} x {n}, {a} {b}: {choice:?}"))?;
+        }
+        // The memory that the choice counts with is what the shader declares.
+        let largest = chosen(&facts, large, large, half, half);
+        let bytes = workgroup_bytes(&module(&largest.variant.source())?.0);
+        let tiles = [bytes, bytes - 1].map(|bytes| chosen(&device(side, lanes, bytes), large, large, half, half).rows);
+        ensure(tiles == [8 * side as usize, 4 * side as usize], || format!("{side}, {lanes}: {tiles:?} at {bytes} bytes"))?;
+    }
+    for facts in [device(0, 32, 32768), device(16, 0, 32768), device(16, 64, 32768)] {
+        ensure(chosen(&facts, 1000, 1000, half, half).variant.kernel != "gemm_coop", || format!("{facts:?}"))?;
+    }
+    Ok(())
+}
+
+/// WebGPU's default limits; twice their workgroup memory for cooperative matrices.
 fn webgpu_limits(kernel: &Kernel) -> Outcome {
     ensure(kernel.bindings.len() <= 8, || format!("{} storage bindings", kernel.bindings.len()))?;
     let sources = variants().into_iter().filter(|v| v.kernel == kernel.name).map(|v| v.source());
@@ -135,9 +191,8 @@ fn webgpu_limits(kernel: &Kernel) -> Outcome {
         let (module, _) = module(&source)?;
         let size: u32 = module.entry_points[0].workgroup_size.iter().product();
         ensure(size <= 256, || format!("{size} invocations"))?;
-        let shared = module.global_variables.iter().filter(|(_, v)| v.space == AddressSpace::WorkGroup);
-        let bytes: u32 = shared.map(|(_, v)| module.types[v.ty].inner.size(module.to_ctx())).sum();
-        ensure(bytes <= 16384, || format!("{bytes} bytes of workgroup memory"))?;
+        let bytes = workgroup_bytes(&module);
+        ensure(bytes <= if cooperative(&source) { 32768 } else { 16384 }, || format!("{bytes} bytes of workgroup memory"))?;
     }
     Ok(())
 }
@@ -158,7 +213,8 @@ fn tunables() -> Outcome {
     for variant in variants() {
         let source = variant.source();
         for (name, value) in variant.tunables.iter().copied().chain(variant.switches().map(|name| (name, "true"))) {
-            let declared = source.lines().any(|l| l.starts_with(&format!("const {name}:")) && l.ends_with(&format!("= {value};")));
+            let constant = |l: &str| l.starts_with(&format!("const {name}:")) && l.ends_with(&format!("= {value};"));
+            let declared = source.lines().any(|l| constant(l) || l == format!("alias {name} = {value};"));
             ensure(declared, || format!("{variant}: {name} is no tunable"))?;
         }
         module(&source).map_err(|e| format!("{variant}: {e}"))?;
@@ -167,20 +223,47 @@ fn tunables() -> Outcome {
     ensure(KERNELS.iter().all(named), || "a kernel has no variant".into())
 }
 
-/// What Vulkan, Metal, DX12 and GL will be given.
+/// Asks the SPIR-V validator that `LAYERWISE_SPIRV_VAL` names (program and arguments, parted by blanks), where it names one.
+fn validated(words: &[u32]) -> Result<(), String> {
+    let command = std::env::var("LAYERWISE_SPIRV_VAL").unwrap_or_default();
+    let mut parts = command.split_whitespace();
+    let Some(program) = parts.next() else { return Ok(()) };
+    let file = std::env::temp_dir().join(format!("layerwise-{}.spv", std::process::id()));
+    std::fs::write(&file, bytemuck::cast_slice(words)).map_err(|e| e.to_string())?;
+    let output = std::process::Command::new(program).args(parts).args(["--target-env", "spv1.6"]).arg(&file).output();
+    let output = output.map_err(|e| format!("{program}: {e}"));
+    std::fs::remove_file(&file).map_err(|e| e.to_string())?;
+    let output = output?;
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+/// What Vulkan, Metal, DX12 and GL will be given; what cooperative matrices stand in, Vulkan and Metal alone.
 fn written() -> Outcome {
     for variant in variants() {
-        let (module, info) = module(&variant.source())?;
+        let source = variant.source();
+        let ((module, info), fragments) = (module(&source)?, cooperative(&source));
         let context = |language: &str, error: &dyn std::fmt::Display| format!("{variant} as {language}: {error}");
         let stage = ShaderStage::Compute;
         let spirv = spv::PipelineOptions { shader_stage: stage, entry_point: variant.kernel.into() };
-        let words = spv::write_vec(&module, &info, &spv::Options::default(), Some(&spirv)).map_err(|e| context("SPIR-V", &e))?;
+        let of_version = spv::Options { lang_version: if fragments { (1, 6) } else { (1, 0) }, ..spv::Options::default() };
+        let words = spv::write_vec(&module, &info, &of_version, Some(&spirv)).map_err(|e| context("SPIR-V", &e))?;
         ensure(words.first() == Some(&0x0723_0203), || context("SPIR-V", &"no magic number"))?;
+        validated(&words).map_err(|e| context("SPIR-V", &e))?;
 
         let subgroups = Kernel::named(variant.kernel).is_some_and(Kernel::needs_subgroups);
-        let options = msl::Options { lang_version: if subgroups { (2, 1) } else { (2, 0) }, ..msl::Options::default() };
+        let version = if fragments {
+            (2, 3)
+        } else if subgroups {
+            (2, 1)
+        } else {
+            (2, 0)
+        };
+        let options = msl::Options { lang_version: version, ..msl::Options::default() };
         let (text, _) = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default()).map_err(|e| context("MSL", &e))?;
         ensure(text.contains("kernel void"), || context("MSL", &"no kernel"))?;
+        if fragments {
+            continue;
+        }
 
         let (mut text, mut options, pipeline) = (String::new(), hlsl::Options::default(), hlsl::PipelineOptions::default());
         if subgroups {

@@ -16,6 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
         case_gpu("embed::hosts::every_feature_and_limit", |ctx| {
             unlike_ours(ctx, |adapter| (adapter.features() - wgpu::Features::all_experimental_mask(), adapter.limits()))
         }),
+        case_gpu("embed::hosts::cooperative_matrices", cooperative_matrices),
         case_gpu("embed::hosts::too_small", too_small),
         case_gpu("embed::hosts::everything_in_one_buffer", one_buffer),
         case_gpu("embed::hosts::lost", lost),
@@ -41,6 +42,32 @@ fn unlike_ours(ctx: &Context, choose: impl Fn(&wgpu::Adapter) -> (wgpu::Features
     ensure(training.read()? == want, || "the weights differ".into())?;
     drop((training, guest));
     silent(&host)
+}
+
+/// A host that enables cooperative matrices and passes its adapter gets them, as we do on a device of our own; without the adapter nobody knows their shape.
+fn cooperative_matrices(ctx: &Context) -> Outcome {
+    let adapter = super::adapter()?;
+    let experimental = layerwise::experimental_features(&adapter);
+    let permit = if experimental.is_empty() {
+        wgpu::ExperimentalFeatures::disabled()
+    } else {
+        // SAFETY: the shaders that use the feature are the library's.
+        #[allow(unsafe_code, reason = "what a host has to write")]
+        unsafe {
+            wgpu::ExperimentalFeatures::enabled()
+        }
+    };
+    let descriptor = wgpu::DeviceDescriptor {
+        required_features: layerwise::required_features(&adapter) | experimental,
+        required_limits: layerwise::required_limits(&adapter),
+        experimental_features: permit,
+        ..wgpu::DeviceDescriptor::default()
+    };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| e.to_string())?;
+    let side = |ctx: &Context| ctx.facts().map_or(0, |facts| facts.cooperative_side);
+    let guests = [Context::from_wgpu(device.clone(), queue.clone(), Some(&adapter))?, Context::from_wgpu(device, queue, None)?];
+    let sides = [side(ctx), side(&guests[0]), side(&guests[1])];
+    ensure(sides[0] == sides[1] && sides[2] == 0 && (sides[0] == 0) == experimental.is_empty(), || format!("{sides:?}"))
 }
 
 /// Below what the portable kernels need: an error that says what to ask for.

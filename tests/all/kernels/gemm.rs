@@ -50,14 +50,14 @@ const PRODUCTS: [(usize, usize, usize); 15] = [
     (17, 15, 4),
 ];
 
-struct Terms {
-    alpha: f64,
-    beta: f64,
-    gamma: f64,
+pub(super) struct Terms {
+    pub(super) alpha: f64,
+    pub(super) beta: f64,
+    pub(super) gamma: f64,
 }
 
 /// `alpha a b + beta d + gamma I` with the sum of its absolute terms.
-fn expected(a: &Mat, b: &Mat, d: Option<&Mat>, t: &Terms) -> (Mat, Mat) {
+pub(super) fn expected(a: &Mat, b: &Mat, d: Option<&Mat>, t: &Terms) -> (Mat, Mat) {
     let zero = Mat::zeros(a.rows, b.cols);
     let (d, eye) = (d.unwrap_or(&zero), Mat::from_fn(a.rows, b.cols, |r, c| f64::from(u8::from(r == c))));
     let want = matmul(a, b).map(|x| t.alpha * x).plus(t.beta, d).plus(t.gamma, &eye);
@@ -65,7 +65,7 @@ fn expected(a: &Mat, b: &Mat, d: Option<&Mat>, t: &Terms) -> (Mat, Mat) {
     (want, product.plus(t.beta.abs(), &d.map(f64::abs)).plus(t.gamma.abs(), &eye))
 }
 
-fn product(context: &Context, seed: usize, batch: usize, (m, k, n): (usize, usize, usize), layouts: [Layout; 3]) -> Outcome {
+pub(super) fn product(context: &Context, seed: usize, batch: usize, (m, k, n): (usize, usize, usize), layouts: [Layout; 3]) -> Outcome {
     let mut s = Stage::new(context, seed);
     let a = s.operand("a", [batch, m, k], layouts[0])?;
     let b = s.operand("b", [batch, k, n], layouts[1])?;

@@ -6,6 +6,7 @@ mod curvature;
 mod elementwise;
 mod factor;
 mod gemm;
+mod half;
 mod network;
 mod orthonormal;
 mod random;
@@ -51,6 +52,7 @@ fn batch(i: usize) -> usize {
 fn rows() -> Vec<Row> {
     [
         gemm::ROWS,
+        half::ROWS,
         factor::ROWS,
         elementwise::ROWS,
         activation::ROWS,
@@ -75,12 +77,14 @@ fn every_operation_has_a_row() -> Outcome {
     Err(format!("rows differ from `Op::NAMES`: {:?}", named.symmetric_difference(&wanted)).into())
 }
 
-/// Every variant of the products, on every row.
+/// Every variant of the products, on every row; cooperative matrices have rows of their own.
 #[cfg(feature = "gpu")]
 pub(crate) fn variant_trials() -> Vec<libtest_mimic::Trial> {
-    let products = rows().into_iter().filter(|row| matches!(row.0, "gemm" | "kron_factor"));
+    use layerwise::gpu::GemmVariant;
+    let products = rows().into_iter().filter(|row| matches!(row.0, "gemm" | "kron_factor") && !row.1.starts_with("half_"));
     let trials = products.flat_map(|(op, name, test)| {
-        layerwise::gpu::GemmVariant::ALL.map(|variant| crate::case::trial_variant(&format!("kernels::{op}::{name}"), variant, test))
+        let variants = GemmVariant::ALL.into_iter().filter(|v| *v != GemmVariant::Cooperative);
+        variants.map(move |variant| crate::case::trial_variant(&format!("kernels::{op}::{name}"), variant, test))
     });
     trials.collect()
 }

@@ -23,19 +23,24 @@ pub(crate) enum Layout {
     Half,
     /// Packed f16, transposed.
     HalfTransposed,
+    /// Packed f16, as [`Layout::Inside`]: rows start in either half of a word.
+    HalfInside,
+    /// The same, transposed.
+    HalfInsideTransposed,
 }
 
 impl Layout {
     fn transposed(self) -> bool {
-        matches!(self, Layout::Transposed | Layout::InsideTransposed | Layout::HalfTransposed)
+        matches!(self, Layout::Transposed | Layout::InsideTransposed | Layout::HalfTransposed | Layout::HalfInsideTransposed)
     }
 
     fn inside(self) -> bool {
-        matches!(self, Layout::Inside | Layout::InsideTransposed)
+        matches!(self, Layout::Inside | Layout::InsideTransposed | Layout::HalfInside | Layout::HalfInsideTransposed)
     }
 
     fn element(self) -> ElementType {
-        if matches!(self, Layout::Half | Layout::HalfTransposed) { ElementType::F16 } else { ElementType::F32 }
+        let half = matches!(self, Layout::Half | Layout::HalfTransposed | Layout::HalfInside | Layout::HalfInsideTransposed);
+        if half { ElementType::F16 } else { ElementType::F32 }
     }
 }
 

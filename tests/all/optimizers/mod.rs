@@ -22,6 +22,9 @@ mod serde;
 mod shampoo;
 mod soap;
 
+#[cfg(feature = "gpu")]
+pub(crate) use rig::methods;
+
 use crate::case::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
