@@ -1,8 +1,11 @@
-//! Whole optimizer steps, and on a GPU what it costs to record one: `cargo bench --bench step`. See `rig` for the devices.
+//! Whole optimizer steps, and on a GPU what it costs to record one: `cargo bench --bench step`; `-- workloads` for those that other libraries are timed
+//! with. See `rig` for the devices.
 #![allow(clippy::print_stdout, clippy::expect_used, reason = "a program for a terminal, which stops where it can't run")]
 
 #[allow(dead_code, reason = "each bench uses its part")]
 mod rig;
+#[path = "step/workloads.rs"]
+mod workloads;
 
 use std::time::Instant;
 
@@ -14,6 +17,10 @@ use layerwise::{Context, Shape, Tensor};
 const SAMPLES: usize = 64;
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    if let Some(("workloads", only)) = arguments.split_first().map(|(first, only)| (first.as_str(), only)) {
+        return workloads::run(only);
+    }
     let mut criterion = rig::criterion();
     for device in rig::devices() {
         for (list, shapes) in [("64x(64x64)", vec![(64, 64); 64]), ("mixed", mixed())] {

@@ -51,7 +51,7 @@ pub(crate) fn devices() -> Vec<Device> {
 }
 
 #[cfg(feature = "gpu")]
-fn named(name: &str) -> Context {
+pub(crate) fn named(name: &str) -> Context {
     match name {
         "cpu" => Context::cpu(),
         "gpu" => Context::gpu_any().expect("LAYERWISE_DEVICE=gpu needs an adapter"),
@@ -60,7 +60,7 @@ fn named(name: &str) -> Context {
 }
 
 #[cfg(not(feature = "gpu"))]
-fn named(name: &str) -> Context {
+pub(crate) fn named(name: &str) -> Context {
     assert_eq!(name, "cpu", "LAYERWISE_DEVICE: without feature gpu there is only the CPU path");
     Context::cpu()
 }

@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 
 use super::memory::{CHUNK, Input, Memory, runs};
-use crate::plan::{Axpby, Coef, Convert};
+use super::tiles;
+use crate::plan::{Axpby, Coef, Convert, Value};
 use crate::tensor::ElementType;
 
 /// Resolves coefficients against the block.
@@ -41,23 +42,24 @@ pub(super) fn axpby(op: &Axpby, memory: &mut Memory<'_>) {
         }
         let [alpha, beta, gamma] = [op.alpha, op.beta, op.gamma].map(|c| c.at(block, i));
         let (x_item, y_item) = (x.map(|x| x.item(i)), y.map(|y| y.item(i)));
-        for r in 0..v_run.rows {
-            let to = &mut item[r * v_run.row_stride..];
-            let (x_row, y_row) = (x_item.map(|x| &x[r * x_run.row_stride..]), y_item.map(|y| &y[r * y_run.row_stride..]));
-            if contiguous {
-                combine(&mut to[..v_run.cols], alpha, x_row, beta, y_row, in_place && reads_y);
-                continue;
-            }
-            for c in 0..v_run.cols {
-                let to = &mut to[c * v_run.col_stride];
-                let mut sum = x_row.map_or(0.0, |x| alpha * x[c * x_run.col_stride]);
+        if !contiguous {
+            // A transposed operand: tile by tile.
+            let at = |v: &Value, r: usize, c: usize| r * v.row_stride + c * v.col_stride;
+            tiles::each(v_run.rows, v_run.cols, |r, c| {
+                let to = &mut item[at(&v_run, r, c)];
+                let mut sum = x_item.map_or(0.0, |x| alpha * x[at(&x_run, r, c)]);
                 if in_place && reads_y {
                     sum += beta * *to;
-                } else if let Some(y) = y_row {
-                    sum += beta * y[c * y_run.col_stride];
+                } else if let Some(y) = y_item {
+                    sum += beta * y[at(&y_run, r, c)];
                 }
                 *to = sum;
-            }
+            });
+        }
+        for r in 0..if contiguous { v_run.rows } else { 0 } {
+            let to = &mut item[r * v_run.row_stride..];
+            let (x_row, y_row) = (x_item.map(|x| &x[r * x_run.row_stride..]), y_item.map(|y| &y[r * y_run.row_stride..]));
+            combine(&mut to[..v_run.cols], alpha, x_row, beta, y_row, in_place && reads_y);
         }
         if !op.gamma.is_zero() {
             for r in 0..v.rows.min(v.cols) {
@@ -69,7 +71,7 @@ pub(super) fn axpby(op: &Axpby, memory: &mut Memory<'_>) {
 }
 
 /// `to = alpha x + beta y`, `y` being `to` itself where `in_place`; what is absent counts as 0. A long run in chunks on threads.
-fn combine(to: &mut [f32], alpha: f32, x: Option<&[f32]>, beta: f32, y: Option<&[f32]>, in_place: bool) {
+pub(super) fn combine(to: &mut [f32], alpha: f32, x: Option<&[f32]>, beta: f32, y: Option<&[f32]>, in_place: bool) {
     if to.len() > CHUNK && !super::is_sequential() {
         let chunk = |(i, to): (usize, &mut [f32])| {
             let part = i * CHUNK..i * CHUNK + to.len();
@@ -78,14 +80,61 @@ fn combine(to: &mut [f32], alpha: f32, x: Option<&[f32]>, beta: f32, y: Option<&
         };
         return to.par_chunks_mut(CHUNK).enumerate().for_each(chunk);
     }
-    match (x, y) {
-        (Some(x), _) if in_place => to.iter_mut().zip(x).for_each(|(to, x)| *to = alpha * x + beta * *to),
-        (None, _) if in_place => to.iter_mut().for_each(|to| *to *= beta),
-        (Some(x), Some(y)) => to.iter_mut().zip(x).zip(y).for_each(|((to, x), y)| *to = alpha * x + beta * y),
-        (Some(x), None) if alpha == 1.0 => to.copy_from_slice(&x[..to.len()]),
-        (Some(x), None) => to.iter_mut().zip(x).for_each(|(to, x)| *to = alpha * x),
-        (None, Some(y)) => to.iter_mut().zip(y).for_each(|(to, y)| *to = beta * y),
-        (None, None) => to.fill(0.0),
+    pulp::Arch::new().dispatch(Combine { to, alpha, x, beta, y, in_place });
+}
+
+/// [`combine`] for one chunk, compiled once for each vector unit. A struct, since a closure would not be inlined into the version that may use the unit.
+struct Combine<'a> {
+    to: &'a mut [f32],
+    alpha: f32,
+    x: Option<&'a [f32]>,
+    beta: f32,
+    y: Option<&'a [f32]>,
+    in_place: bool,
+}
+
+impl pulp::WithSimd for Combine<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let Combine { to, alpha, x, beta, y, in_place } = self;
+        match (x, y) {
+            (Some(x), _) if in_place => add_to(to, alpha, x, beta),
+            (None, _) if in_place => {
+                for to in to {
+                    *to *= beta;
+                }
+            }
+            (Some(x), Some(y)) => sum(to, alpha, x, beta, y),
+            (Some(x), None) if alpha == 1.0 => to.copy_from_slice(&x[..to.len()]),
+            (Some(x), None) => product(to, alpha, x),
+            (None, Some(y)) => product(to, beta, y),
+            (None, None) => to.fill(0.0),
+        }
+    }
+}
+
+#[inline(always)]
+fn add_to(to: &mut [f32], alpha: f32, x: &[f32], beta: f32) {
+    for (to, x) in to.iter_mut().zip(x) {
+        *to = alpha * x + beta * *to;
+    }
+}
+
+#[inline(always)]
+fn sum(to: &mut [f32], alpha: f32, x: &[f32], beta: f32, y: &[f32]) {
+    let n = to.len();
+    let (x, y) = (&x[..n], &y[..n]);
+    for i in 0..n {
+        to[i] = alpha * x[i] + beta * y[i];
+    }
+}
+
+#[inline(always)]
+fn product(to: &mut [f32], alpha: f32, x: &[f32]) {
+    for (to, x) in to.iter_mut().zip(x) {
+        *to = alpha * x;
     }
 }
 

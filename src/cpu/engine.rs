@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use super::memory::Memory;
-use super::{activation, cholesky, control, curvature, elementwise, gemm, network, qr, random_fill, reduce, spectral, update};
+use super::{activation, cholesky, control, curvature, eigh, elementwise, gemm, network, qr, random_fill, reduce, spectral, update};
 use crate::error::{Error, Result};
 use crate::plan::{Op, Plan};
 use crate::tensor::{Storage, Tensor, lock};
@@ -104,7 +104,7 @@ fn execute(op: &Op, memory: &mut Memory<'_>) {
         Op::Cholesky(op) => cholesky::cholesky(op, memory),
         Op::SolveTriangular(op) => cholesky::solve_triangular(op, memory),
         Op::OperatorNorm(op) => reduce::operator_norm(op, memory),
-        Op::Eigh(op) => spectral::eigh(op, memory),
+        Op::Eigh(op) => eigh::eigh(op, memory),
         Op::Qr(op) => qr::qr(op, memory),
         Op::SortColumns(op) => qr::sort_columns(op, memory),
         Op::SpectrumScale(op) => spectral::spectrum_scale(op, memory),

@@ -1,11 +1,14 @@
 //! Matrix products on faer.
 
 use faer::linalg::matmul::matmul;
+use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
 
-use super::elementwise::Coefficient;
+use super::elementwise::{Coefficient, combine};
 use super::memory::Memory;
+use super::scratch;
 use super::thin::{self, Addend, Thin};
+use super::tiles::mirror;
 use crate::plan::{Gemm, KronFactor, Value};
 
 /// A read view as faer sees it. One stride of a plan view is always 1.
@@ -30,7 +33,7 @@ pub(super) fn mat_mut<'a>(words: &'a mut [f32], v: &Value) -> MatMut<'a, f32> {
 /// Products above this split their own work; the item's shape alone decides, and faer's split gives the same bits.
 const SPLIT_FLOPS: usize = 1 << 27;
 
-fn par(flops: usize) -> Par {
+pub(super) fn par(flops: usize) -> Par {
     if flops >= SPLIT_FLOPS && !super::is_sequential() { Par::rayon(0) } else { Par::Seq }
 }
 
@@ -39,7 +42,7 @@ fn scale(item: &mut [f32], v: &Value, beta: f32) {
     // One of the strides is 1: runs along that axis are contiguous.
     let (runs, length, stride) = if v.col_stride == 1 { (v.rows, v.cols, v.row_stride) } else { (v.cols, v.rows, v.col_stride) };
     for run in 0..runs {
-        item[run * stride..][..length].iter_mut().for_each(|x| *x *= beta);
+        combine(&mut item[run * stride..][..length], 0.0, None, beta, None, true);
     }
 }
 
@@ -52,7 +55,7 @@ fn scaled_copy(d: &[f32], from: &Value, beta: f32, item: &mut [f32], v: &Value) 
         let to = &mut item[run * to_stride..][..length];
         let source = &d[run * from_stride..];
         if from_step == 1 {
-            to.iter_mut().zip(source).for_each(|(to, x)| *to = beta * x);
+            combine(to, beta, Some(source), 0.0, None, false);
         } else {
             // Not `step_by`: the step of a broadcast row is 0.
             to.iter_mut().enumerate().for_each(|(i, to)| *to = beta * source[i * from_step]);
@@ -106,31 +109,17 @@ pub(super) fn gemm(op: &Gemm, memory: &mut Memory<'_>) {
     memory.put(out);
 }
 
-/// Rows of a block row of a symmetric product: small enough to skip most of the upper triangle, large enough for faer's tiles (the fastest measured).
-fn block_rows(q: usize) -> usize {
-    if q <= 256 { 32 } else { 96 }
-}
+/// Largest order at which all of a symmetric product is faster than one triangle by faer's recursion (measured).
+const WHOLE: usize = 96;
 
-/// The lower triangle of `a b` and some of what is above: block rows by plain products, between half and all of the square's work, half for large results.
+/// The lower triangle of `a b`, and of small ones what is above.
 fn lower_triangle(item: &mut [f32], v: &Value, accumulate: Accum, a: (&[f32], Value), b: (&[f32], Value), alpha: f32, par: Par) {
-    let step = block_rows(v.rows);
-    for first in (0..v.rows).step_by(step) {
-        let height = step.min(v.rows - first);
-        let part = Value { rows: height, cols: first + height, ..*v };
-        let rows = Value { offset: 0, rows: height, ..a.1 };
-        let cols = Value { offset: 0, cols: first + height, ..b.1 };
-        let out = mat_mut(&mut item[first * v.row_stride..], &part);
-        matmul(out, accumulate, mat(&a.0[first * a.1.row_stride..], &rows), mat(b.0, &cols), alpha, par);
-    }
-}
-
-/// Copies the lower triangle to the upper one.
-fn mirror(item: &mut [f32], v: &Value) {
-    let at = |r: usize, c: usize| r * v.row_stride + c * v.col_stride;
-    for r in 0..v.rows {
-        for c in 0..r {
-            item[at(c, r)] = item[at(r, c)];
-        }
+    let (out, a, b) = (mat_mut(item, v), mat(a.0, &a.1), mat(b.0, &b.1));
+    if v.rows <= WHOLE {
+        matmul(out, accumulate, a, b, alpha, par);
+    } else {
+        let (lower, whole) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
+        triangular::matmul(out, lower, accumulate, a, whole, b, whole, alpha, par);
     }
 }
 
@@ -153,11 +142,7 @@ pub(super) fn kron_factor(op: &KronFactor, memory: &mut Memory<'_>) {
         let accumulate = if op.decay.is_zero() {
             Accum::Replace
         } else {
-            for r in 0..v.rows {
-                for c in 0..=r {
-                    item[at(r, c)] *= decay;
-                }
-            }
+            scale(item, &v, decay);
             Accum::Add
         };
         // Of few columns, the whole square by dot products.
@@ -169,18 +154,20 @@ pub(super) fn kron_factor(op: &KronFactor, memory: &mut Memory<'_>) {
             lower_triangle(item, &square, accumulate, (&words, x.t()), (&words, x), weight, par(flops));
         }
         if op.ones {
-            let mut sums = vec![0.0f32; q];
-            for r in 0..n {
-                for (c, sum) in sums.iter_mut().enumerate() {
-                    *sum += words[r * x.row_stride + c * x.col_stride];
+            scratch::singles(q + 1, |sums| {
+                for r in 0..n {
+                    for (c, sum) in sums[..q].iter_mut().enumerate() {
+                        *sum += words[r * x.row_stride + c * x.col_stride];
+                    }
                 }
-            }
-            #[allow(clippy::cast_precision_loss, reason = "sample counts are far below 2^24")]
-            let last = [n as f32];
-            for (c, sum) in sums.iter().chain(&last).enumerate() {
-                let old = if op.decay.is_zero() { 0.0 } else { item[at(q, c)] };
-                item[at(q, c)] = old + weight * sum;
-            }
+                #[allow(clippy::cast_precision_loss, reason = "sample counts are far below 2^24")]
+                let last = n as f32;
+                sums[q] = last;
+                for (c, sum) in sums.iter().enumerate() {
+                    let old = if op.decay.is_zero() { 0.0 } else { item[at(q, c)] };
+                    item[at(q, c)] = old + weight * sum;
+                }
+            });
         }
         mirror(item, &v);
     });

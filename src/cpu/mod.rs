@@ -7,6 +7,7 @@ mod activation;
 mod cholesky;
 mod control;
 mod curvature;
+mod eigh;
 mod elementwise;
 pub(crate) mod engine;
 mod gemm;
@@ -15,8 +16,10 @@ mod network;
 mod qr;
 mod random_fill;
 mod reduce;
+mod scratch;
 mod spectral;
 mod thin;
+mod tiles;
 mod update;
 
 use std::cell::Cell;

@@ -1,6 +1,7 @@
 //! Reductions. Sums run in f64 in an order that the item's shape fixes, so their error is that of the last rounding.
 
 use super::memory::{Input, Memory, runs};
+use super::scratch;
 use crate::plan::{CheckFinite, ColumnMean, OperatorNorm, Reduce, ReduceKind};
 
 /// Elements above this magnitude have an infinite square in f32.
@@ -32,24 +33,46 @@ fn reduction(kind: ReduceKind, x: Input<'_>, y: Option<Input<'_>>, i: usize) -> 
             (0..v.rows).map(|r| f64::from(item[r * (v.row_stride + v.col_stride)])).sum()
         }
         ReduceKind::Dot => y.map_or(f64::NAN, |y| dot(x, y, i)),
-        ReduceKind::MaxAbs => f64::from(largest(x, i, |_, _, x| x)),
-        ReduceKind::IdentityGap => f64::from(largest(x, i, |r, c, x| if r == c { x - 1.0 } else { x })),
+        ReduceKind::MaxAbs => f64::from(largest(x, i, false)),
+        ReduceKind::IdentityGap => f64::from(largest(x, i, true)),
     }
 }
 
-/// `max |f(r, c, x_rc)|` of item `i`, NaN if any is NaN.
-fn largest(x: Input<'_>, i: usize, f: impl Fn(usize, usize, f32) -> f32) -> f32 {
+/// `max |x|` of item `i`, or `max |x - I|` where `gap`; NaN if any is NaN.
+fn largest(x: Input<'_>, i: usize, gap: bool) -> f32 {
     // Bit patterns of magnitudes are ordered as the numbers are, those of NaN above all others: a maximum of integers becomes vectors.
     let (v, words, mut largest) = (x.view, x.item(i), 0);
+    let arch = pulp::Arch::new();
     for r in 0..v.rows {
         let row = &words[r * v.row_stride..];
-        largest = if v.col_stride == 1 {
-            row[..v.cols].iter().enumerate().fold(largest, |m, (c, a)| f(r, c, *a).abs().to_bits().max(m))
+        if v.col_stride == 1 {
+            let (before, from) = row[..v.cols].split_at(if gap { r.min(v.cols) } else { v.cols });
+            largest = arch.dispatch(Largest(before)).max(largest);
+            if let Some((diagonal, after)) = from.split_first() {
+                largest = arch.dispatch(Largest(after)).max((diagonal - 1.0).abs().to_bits()).max(largest);
+            }
         } else {
-            (0..v.cols).fold(largest, |m, c| f(r, c, row[c * v.col_stride]).abs().to_bits().max(m))
-        };
+            let at = |c: usize| if gap && r == c { row[c * v.col_stride] - 1.0 } else { row[c * v.col_stride] };
+            largest = (0..v.cols).fold(largest, |m, c| at(c).abs().to_bits().max(m));
+        }
     }
     f32::from_bits(largest)
+}
+
+/// The largest magnitude's bits, compiled once for each vector unit.
+struct Largest<'a>(&'a [f32]);
+
+impl pulp::WithSimd for Largest<'_> {
+    type Output = u32;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> u32 {
+        let mut largest = 0;
+        for x in self.0 {
+            largest = x.abs().to_bits().max(largest);
+        }
+        largest
+    }
 }
 
 /// Partial sums of [`dot`]: enough to hide an addition's latency.
@@ -59,18 +82,11 @@ const LANES: usize = 16;
 fn dot(x: Input<'_>, y: Input<'_>, i: usize) -> f64 {
     let (v, w) = if x.view.cols == 1 { (x.view.t(), y.view.t()) } else { (x.view, y.view) };
     let mut sums = [0.0f64; LANES];
+    let arch = pulp::Arch::new();
     for r in 0..v.rows {
         let (x, y) = (&x.item(i)[r * v.row_stride..], &y.item(i)[r * w.row_stride..]);
         if v.col_stride == 1 && w.col_stride == 1 {
-            let ((x, x_rest), (y, y_rest)) = (x[..v.cols].as_chunks::<LANES>(), y[..v.cols].as_chunks::<LANES>());
-            for (x, y) in x.iter().zip(y) {
-                for l in 0..LANES {
-                    sums[l] += f64::from(x[l]) * f64::from(y[l]);
-                }
-            }
-            for ((sum, x), y) in sums.iter_mut().zip(x_rest).zip(y_rest) {
-                *sum += f64::from(*x) * f64::from(*y);
-            }
+            arch.dispatch(Dot { x: &x[..v.cols], y: &y[..v.cols], sums: &mut sums });
         } else {
             for c in 0..v.cols {
                 sums[c % LANES] += f64::from(x[c * v.col_stride]) * f64::from(y[c * w.col_stride]);
@@ -80,6 +96,32 @@ fn dot(x: Input<'_>, y: Input<'_>, i: usize) -> f64 {
     sums.iter().sum()
 }
 
+/// Adds a row's products to the partial sums of [`dot`], compiled once for each vector unit.
+struct Dot<'a> {
+    x: &'a [f32],
+    y: &'a [f32],
+    sums: &'a mut [f64; LANES],
+}
+
+impl pulp::WithSimd for Dot<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let ((x, x_rest), (y, y_rest)) = (self.x.as_chunks::<LANES>(), self.y.as_chunks::<LANES>());
+        let mut sums = *self.sums;
+        for (x, y) in x.iter().zip(y) {
+            for l in 0..LANES {
+                sums[l] += f64::from(x[l]) * f64::from(y[l]);
+            }
+        }
+        for ((sum, x), y) in sums.iter_mut().zip(x_rest).zip(y_rest) {
+            *sum += f64::from(*x) * f64::from(*y);
+        }
+        *self.sums = sums;
+    }
+}
+
 /// `out[0, c] = mean over rows of x[r, c]`.
 pub(super) fn column_mean(op: &ColumnMean, memory: &mut Memory<'_>) {
     let mut out = memory.take(op.out);
@@ -87,19 +129,20 @@ pub(super) fn column_mean(op: &ColumnMean, memory: &mut Memory<'_>) {
     #[allow(clippy::cast_precision_loss, reason = "row counts are far below 2^52")]
     let rows = op.x.rows as f64;
     out.for_each(2 * op.x.rows * op.x.cols, |i, item| {
-        let mut sums = vec![0.0f64; v.cols];
         let words = x.item(i);
-        for r in 0..op.x.rows {
-            let row = &words[r * op.x.row_stride..];
-            if op.x.col_stride == 1 {
-                sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
-            } else {
-                sums.iter_mut().enumerate().for_each(|(c, sum)| *sum += f64::from(row[c * op.x.col_stride]));
+        scratch::doubles(v.cols, |sums| {
+            for r in 0..op.x.rows {
+                let row = &words[r * op.x.row_stride..];
+                if op.x.col_stride == 1 {
+                    sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+                } else {
+                    sums.iter_mut().enumerate().for_each(|(c, sum)| *sum += f64::from(row[c * op.x.col_stride]));
+                }
             }
-        }
-        for (c, sum) in sums.iter().enumerate() {
-            item[c * v.col_stride] = narrow(sum / rows);
-        }
+            for (c, sum) in sums.iter().enumerate() {
+                item[c * v.col_stride] = narrow(sum / rows);
+            }
+        });
     });
     memory.put(out);
 }
@@ -109,12 +152,13 @@ pub(super) fn check_finite(op: &CheckFinite, memory: &mut Memory<'_>) {
     let mut flag = memory.take(op.flag);
     let x = memory.input(op.x);
     flag.for_each(op.x.rows * op.x.cols, |i, item| {
-        // `<=` is false for NaN.
+        // `<=` is false for NaN, and so is it for their bits.
         let [v] = runs([x.view]);
-        let rows = (0..v.rows).map(|r| &x.item(i)[r * v.row_stride..]);
+        let mut rows = (0..v.rows).map(|r| &x.item(i)[r * v.row_stride..]);
         let good = if v.col_stride == 1 {
-            // Without an early end, which would keep the loop from becoming vectors.
-            rows.fold(true, |good, row| row[..v.cols].iter().fold(good, |good, a| good & (a.abs() <= LARGEST)))
+            // Bits of magnitudes are ordered as the numbers, NaN above all.
+            let arch = pulp::Arch::new();
+            rows.all(|row| arch.dispatch(Largest(&row[..v.cols])) <= LARGEST.to_bits())
         } else {
             rows.fold(true, |good, row| (0..v.cols).fold(good, |good, c| good & (row[c * v.col_stride].abs() <= LARGEST)))
         };
@@ -134,20 +178,22 @@ pub(super) fn operator_norm(op: &OperatorNorm, memory: &mut Memory<'_>) {
     out.for_each(2 * k * k * (v.cols + SQUARINGS * k), |i, item| {
         let words = x.item(i);
         let element = |r: usize, c: usize| f64::from(words[r * v.row_stride + c * v.col_stride]);
-        let mut gram = vec![0.0f64; k * k];
-        for r in 0..k {
-            for s in 0..=r {
-                let dot = (0..v.cols).map(|c| element(r, c) * element(s, c)).sum();
-                gram[r * k + s] = dot;
-                gram[s * k + r] = dot;
+        scratch::doubles(2 * k * k, |both| {
+            let (gram, next) = both.split_at_mut(k * k);
+            for r in 0..k {
+                for s in 0..=r {
+                    let dot = (0..v.cols).map(|c| element(r, c) * element(s, c)).sum();
+                    gram[r * k + s] = dot;
+                    gram[s * k + r] = dot;
+                }
             }
-        }
-        item[0] = narrow(largest_eigenvalue(gram, k).sqrt());
+            item[0] = narrow(largest_eigenvalue(gram, next, k).sqrt());
+        });
     });
     memory.put(out);
 }
 
-fn largest_eigenvalue(mut gram: Vec<f64>, k: usize) -> f64 {
+fn largest_eigenvalue<'a>(mut gram: &'a mut [f64], mut next: &'a mut [f64], k: usize) -> f64 {
     let (mut log_sum, mut weight) = (0.0f64, 1.0f64);
     for _ in 0..SQUARINGS {
         let trace: f64 = (0..k).map(|r| gram[r * k + r]).sum();
@@ -156,13 +202,12 @@ fn largest_eigenvalue(mut gram: Vec<f64>, k: usize) -> f64 {
         }
         log_sum += weight * trace.ln();
         weight *= 0.5;
-        let mut next = vec![0.0; k * k];
         for r in 0..k {
             for s in 0..k {
                 next[r * k + s] = (0..k).map(|c| gram[r * k + c] * gram[c * k + s]).sum::<f64>() / (trace * trace);
             }
         }
-        gram = next;
+        std::mem::swap(&mut gram, &mut next);
     }
     log_sum.exp()
 }

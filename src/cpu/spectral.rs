@@ -1,66 +1,14 @@
-//! Eigenpairs and the scalars of matrix functions. Eigendecompositions run in f64, sequentially within an item.
-
-use faer::diag::DiagMut;
-use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
-use faer::{Mat, Par, Spec};
-use rayon::prelude::*;
+//! The scalars of matrix functions.
 
 use super::elementwise::Coefficient;
-use super::memory::{Memory, worth_threads};
+use super::memory::Memory;
+use super::scratch;
 use crate::plan::control::{ACTIVE, COMMIT, LAMBDA, MEASURE, NORMAL, OK, ROOT, SCALE, SHIFT, STEPS, UNSCALE};
-use crate::plan::{Eigh, IterationControl, Order, Quotient, SpectrumScale, Stage};
+use crate::plan::{IterationControl, Quotient, SpectrumScale, Stage};
 
 #[allow(clippy::cast_possible_truncation, reason = "rounding an f64 result to f32 is the purpose")]
 fn narrow(x: f64) -> f32 {
     x as f32
-}
-
-/// All eigenpairs of the symmetric part, in f64. NaN where the matrix is not finite.
-pub(super) fn eigh(op: &Eigh, memory: &mut Memory<'_>) {
-    let (mut values, mut vectors) = (memory.take(op.values), memory.take(op.vectors));
-    let a = memory.input(op.a);
-    let n = op.vectors.rows;
-    let decompose = |(i, (values, vectors)): (usize, (&mut [f32], &mut [f32]))| {
-        let words = a.item(i);
-        let at = |r: usize, c: usize| f64::from(words[r * op.a.row_stride + c * op.a.col_stride]);
-        let matrix = Mat::from_fn(n, n, |r, c| 0.5 * (at(r, c) + at(c, r)));
-        let finite = (0..n).all(|c| matrix.col(c).iter().all(|x| x.is_finite()));
-        let (mut s, mut u) = (vec![0.0; n], Mat::<f64>::zeros(n, n));
-        let params = Spec::default();
-        let mut scratch = MemBuffer::new(self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, Par::Seq, params));
-        let stack = MemStack::new(&mut scratch);
-        let diagonal = (0..n).all(|c| (0..n).all(|r| r == c || matrix[(r, c)] == 0.0));
-        let done = if finite && diagonal {
-            // Nothing to find: this is what items look like that a caller has masked out.
-            let mut order: Vec<usize> = (0..n).collect();
-            order.sort_by(|&a, &b| matrix[(a, a)].total_cmp(&matrix[(b, b)]));
-            for (c, from) in order.into_iter().enumerate() {
-                s[c] = matrix[(from, from)];
-                u[(from, c)] = 1.0;
-            }
-            true
-        } else if finite {
-            let diagonal = DiagMut::from_slice_mut(&mut s);
-            self_adjoint_evd(matrix.as_ref(), diagonal, Some(u.as_mut()), Par::Seq, stack, params).is_ok()
-        } else {
-            false
-        };
-        for c in 0..n {
-            let from = if op.order == Order::Ascending { c } else { n - 1 - c };
-            values[c * op.values.col_stride] = if done { narrow(s[from]) } else { f32::NAN };
-            for r in 0..n {
-                vectors[r * op.vectors.row_stride + c * op.vectors.col_stride] = if done { narrow(u[(r, from)]) } else { f32::NAN };
-            }
-        }
-    };
-    if worth_threads(op.values.items, 9 * n * n * n) {
-        values.items().zip(vectors.items()).enumerate().for_each(decompose);
-    } else {
-        values.items_seq().zip(vectors.items_seq()).enumerate().for_each(decompose);
-    }
-    memory.put(values);
-    memory.put(vectors);
 }
 
 /// `out[r, c] = x[r, c] (max(values[c], 0) + shift)^(-1 / exponent)`.
@@ -71,14 +19,22 @@ pub(super) fn spectrum_scale(op: &SpectrumScale, memory: &mut Memory<'_>) {
     out.for_each(4 * v.rows * v.cols, |i, item| {
         let shift = op.shift.at(block, i);
         let words = x.item(i);
-        for c in 0..v.cols {
-            let damped = values.scalar(i, c).max(0.0) + shift;
-            let good = damped > 0.0 && damped.is_finite();
-            let factor = if good { narrow(f64::from(damped).powf(-1.0 / f64::from(op.exponent))) } else { 0.0 };
-            for r in 0..v.rows {
-                item[r * v.row_stride + c * v.col_stride] = factor * words[r * op.x.row_stride + c * op.x.col_stride];
+        scratch::singles(v.cols, |factors| {
+            for (c, factor) in factors.iter_mut().enumerate() {
+                let damped = values.scalar(i, c).max(0.0) + shift;
+                let good = damped > 0.0 && damped.is_finite();
+                *factor = if good { narrow(f64::from(damped).powf(-1.0 / f64::from(op.exponent))) } else { 0.0 };
             }
-        }
+            let contiguous = v.col_stride == 1 && op.x.col_stride == 1;
+            for r in 0..v.rows {
+                let (to, from) = (&mut item[r * v.row_stride..], &words[r * op.x.row_stride..]);
+                if contiguous {
+                    to.iter_mut().zip(from).zip(&*factors).for_each(|((to, x), factor)| *to = factor * x);
+                } else {
+                    factors.iter().enumerate().for_each(|(c, factor)| to[c * v.col_stride] = factor * from[c * op.x.col_stride]);
+                }
+            }
+        });
     });
     memory.put(out);
 }

@@ -104,13 +104,41 @@ impl Adam {
         let g = self.moments(*w, m, v, g);
         *w = self.stepped(*w, *m, *v, g);
     }
+
+    /// `AMSGrad`: the largest second moment divides.
+    #[inline(always)]
+    fn with_maximum(self, w: &mut f32, m: &mut f32, v: &mut f32, x: &mut f32, g: f32) {
+        let g = self.moments(*w, m, v, g);
+        *x = x.max(*v);
+        *w = self.stepped(*w, *m, *x, g);
+    }
+}
+
+/// Item `i`'s coefficients of [`GraftDirection`].
+#[derive(Clone, Copy)]
+struct Graft {
+    beta2: f32,
+    new: f32,
+    epsilon: f32,
+    correction: f32,
+}
+
+impl Graft {
+    /// Takes the gradient into the second moment; returns the direction.
+    #[inline(always)]
+    fn element(self, v: &mut f32, m: f32, g: f32) -> f32 {
+        *v = self.beta2 * *v + self.new * g * g;
+        m / ((*v / self.correction).sqrt() + self.epsilon)
+    }
 }
 
 /// Equally long contiguous runs of all operands, compiled once for each vector unit. A struct, since a closure would not be inlined into such a version.
 enum Run<'a> {
     Sgd(Sgd, &'a mut [f32], &'a [f32]),
     Momentum(Sgd, &'a mut [f32], &'a mut [f32], &'a [f32]),
-    Adam(Adam, &'a mut [f32], &'a mut [f32], &'a mut [f32], &'a [f32]),
+    Adam(Adam, &'a mut [f32], [&'a mut [f32]; 2], &'a [f32]),
+    Maximum(Adam, &'a mut [f32], [&'a mut [f32]; 3], &'a [f32]),
+    Graft(Graft, [&'a mut [f32]; 2], [&'a [f32]; 2]),
 }
 
 impl pulp::WithSimd for Run<'_> {
@@ -118,33 +146,127 @@ impl pulp::WithSimd for Run<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
+        use DecayForm::{Cautious, Decoupled, Gradient};
+        // What does not change along a run as constants: a loop without choices in it becomes vectors.
         match self {
-            Run::Sgd(c, w, g) => w.iter_mut().zip(g).for_each(|(w, g)| c.plain(w, *g)),
-            Run::Momentum(c, w, m, g) => w.iter_mut().zip(m).zip(g).for_each(|((w, m), g)| c.with_momentum(w, m, *g)),
-            Run::Adam(c, w, m, v, g) => w.iter_mut().zip(m).zip(v).zip(g).for_each(|(((w, m), v), g)| c.element(w, m, v, *g)),
+            Run::Sgd(c, w, g) => match c.form {
+                Gradient => plain_run(Sgd { form: Gradient, ..c }, w, g),
+                Decoupled => plain_run(Sgd { form: Decoupled, ..c }, w, g),
+                Cautious => plain_run(Sgd { form: Cautious, ..c }, w, g),
+            },
+            Run::Momentum(c, w, m, g) => match (c.form, c.nesterov, c.first) {
+                (Gradient, false, false) => momentum_run(Sgd { form: Gradient, nesterov: false, first: false, ..c }, w, m, g),
+                (Gradient, true, false) => momentum_run(Sgd { form: Gradient, nesterov: true, first: false, ..c }, w, m, g),
+                (Decoupled, false, false) => momentum_run(Sgd { form: Decoupled, nesterov: false, first: false, ..c }, w, m, g),
+                _ => momentum_run(c, w, m, g),
+            },
+            Run::Adam(c, w, [m, v], g) => match (c.form, c.look_ahead) {
+                (Gradient, None) => adam_run(Adam { form: Gradient, look_ahead: None, ..c }, w, m, v, g),
+                (Decoupled, None) => adam_run(Adam { form: Decoupled, look_ahead: None, ..c }, w, m, v, g),
+                (Gradient, Some(a)) => adam_run(Adam { form: Gradient, look_ahead: Some(a), ..c }, w, m, v, g),
+                (Decoupled, Some(a)) => adam_run(Adam { form: Decoupled, look_ahead: Some(a), ..c }, w, m, v, g),
+                (Cautious, _) => adam_run(Adam { form: Cautious, ..c }, w, m, v, g),
+            },
+            Run::Maximum(c, w, [m, v, x], g) => match (c.form, c.look_ahead) {
+                (Gradient, None) => maximum_run(Adam { form: Gradient, look_ahead: None, ..c }, w, m, v, x, g),
+                (Decoupled, None) => maximum_run(Adam { form: Decoupled, look_ahead: None, ..c }, w, m, v, x, g),
+                _ => maximum_run(c, w, m, v, x, g),
+            },
+            Run::Graft(c, [v, out], [m, g]) => graft_run(c, v, out, m, g),
         }
     }
 }
 
-impl Run<'_> {
-    /// Runs it, a long one in chunks on threads.
-    fn go(self) {
-        let (arch, threads) = (pulp::Arch::new(), !super::is_sequential());
+// Slices as parameters, which the compiler knows to be apart, cut to one length; loops without closures, which it might not inline here.
+
+#[inline(always)]
+fn plain_run(c: Sgd, w: &mut [f32], g: &[f32]) {
+    let n = w.len();
+    let g = &g[..n];
+    for i in 0..n {
+        c.plain(&mut w[i], g[i]);
+    }
+}
+
+#[inline(always)]
+fn momentum_run(c: Sgd, w: &mut [f32], m: &mut [f32], g: &[f32]) {
+    let n = w.len();
+    let (m, g) = (&mut m[..n], &g[..n]);
+    for i in 0..n {
+        c.with_momentum(&mut w[i], &mut m[i], g[i]);
+    }
+}
+
+#[inline(always)]
+fn adam_run(c: Adam, w: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32]) {
+    let n = w.len();
+    let (m, v, g) = (&mut m[..n], &mut v[..n], &g[..n]);
+    for i in 0..n {
+        c.element(&mut w[i], &mut m[i], &mut v[i], g[i]);
+    }
+}
+
+#[inline(always)]
+fn maximum_run(c: Adam, w: &mut [f32], m: &mut [f32], v: &mut [f32], x: &mut [f32], g: &[f32]) {
+    let n = w.len();
+    let (m, v, x, g) = (&mut m[..n], &mut v[..n], &mut x[..n], &g[..n]);
+    for i in 0..n {
+        c.with_maximum(&mut w[i], &mut m[i], &mut v[i], &mut x[i], g[i]);
+    }
+}
+
+#[inline(always)]
+fn graft_run(c: Graft, v: &mut [f32], out: &mut [f32], m: &[f32], g: &[f32]) {
+    let n = out.len();
+    let (v, m, g) = (&mut v[..n], &m[..n], &g[..n]);
+    for i in 0..n {
+        out[i] = c.element(&mut v[i], m[i], g[i]);
+    }
+}
+
+impl<'a> Run<'a> {
+    fn length(&self) -> usize {
         match self {
-            Run::Sgd(c, w, g) if w.len() > CHUNK && threads => {
-                w.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)).for_each(|(w, g)| arch.dispatch(Run::Sgd(c, w, g)));
-            }
-            Run::Momentum(c, w, m, g) if w.len() > CHUNK && threads => {
-                let chunks = w.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(g.par_chunks(CHUNK));
-                chunks.for_each(|((w, m), g)| arch.dispatch(Run::Momentum(c, w, m, g)));
-            }
-            Run::Adam(c, w, m, v, g) if w.len() > CHUNK && threads => {
-                let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
-                let chunks = w.par_chunks_mut(CHUNK).zip(moments).zip(g.par_chunks(CHUNK));
-                chunks.for_each(|((w, (m, v)), g)| arch.dispatch(Run::Adam(c, w, m, v, g)));
-            }
-            short => arch.dispatch(short),
+            Run::Sgd(_, w, _) | Run::Momentum(_, w, ..) | Run::Adam(_, w, ..) | Run::Maximum(_, w, ..) => w.len(),
+            Run::Graft(_, [v, _], _) => v.len(),
         }
+    }
+
+    /// The first `n` elements and the rest.
+    fn split(self, n: usize) -> (Run<'a>, Run<'a>) {
+        let read = |x: &'a [f32]| x.split_at(n);
+        match self {
+            Run::Sgd(c, w, g) => {
+                let ((w, w2), (g, g2)) = (w.split_at_mut(n), read(g));
+                (Run::Sgd(c, w, g), Run::Sgd(c, w2, g2))
+            }
+            Run::Momentum(c, w, m, g) => {
+                let ((w, w2), (m, m2), (g, g2)) = (w.split_at_mut(n), m.split_at_mut(n), read(g));
+                (Run::Momentum(c, w, m, g), Run::Momentum(c, w2, m2, g2))
+            }
+            Run::Adam(c, w, kept, g) => {
+                let ((w, w2), [(m, m2), (v, v2)], (g, g2)) = (w.split_at_mut(n), kept.map(|x| x.split_at_mut(n)), read(g));
+                (Run::Adam(c, w, [m, v], g), Run::Adam(c, w2, [m2, v2], g2))
+            }
+            Run::Maximum(c, w, kept, g) => {
+                let ((w, w2), [(m, m2), (v, v2), (x, x2)], (g, g2)) = (w.split_at_mut(n), kept.map(|x| x.split_at_mut(n)), read(g));
+                (Run::Maximum(c, w, [m, v, x], g), Run::Maximum(c, w2, [m2, v2, x2], g2))
+            }
+            Run::Graft(c, written, given) => {
+                let ([(v, v2), (out, out2)], [(m, m2), (g, g2)]) = (written.map(|x| x.split_at_mut(n)), given.map(read));
+                (Run::Graft(c, [v, out], [m, g]), Run::Graft(c, [v2, out2], [m2, g2]))
+            }
+        }
+    }
+
+    /// Runs it, a long one in halves on threads.
+    fn go(self) {
+        if self.length() <= CHUNK || super::is_sequential() {
+            return pulp::Arch::new().dispatch(self);
+        }
+        let half = self.length() / 2;
+        let (first, second) = self.split(half);
+        rayon::join(|| first.go(), || second.go());
     }
 }
 
@@ -236,7 +358,7 @@ pub(super) fn adam_update(op: &AdamUpdate, memory: &mut Memory<'_>) {
         for r in 0..w_view.rows {
             let [w_at, m_at, v_at, g_at] = views.map(|view| at(&view, r, 0));
             if let Some(n) = contiguous(&views) {
-                Run::Adam(c, &mut w[w_at..][..n], &mut m[m_at..][..n], &mut v[v_at..][..n], &g[g_at..][..n]).go();
+                Run::Adam(c, &mut w[w_at..][..n], [&mut m[m_at..][..n], &mut v[v_at..][..n]], &g[g_at..][..n]).go();
                 continue;
             }
             for k in 0..w_view.cols {
@@ -245,13 +367,18 @@ pub(super) fn adam_update(op: &AdamUpdate, memory: &mut Memory<'_>) {
         }
     };
     let with_maximum = |i: usize, w: &mut [f32], m: &mut [f32], v: &mut [f32], x: &mut [f32]| {
-        let (Some(c), g, x_view) = (coefficients(i), g.item(i), op.v_max.unwrap_or(op.v)) else { return };
-        for r in 0..op.w.rows {
-            for k in 0..op.w.cols {
-                let (w, m, v) = (&mut w[at(&op.w, r, k)], &mut m[at(&op.m, r, k)], &mut v[at(&op.v, r, k)]);
-                let (x, g) = (&mut x[at(&x_view, r, k)], c.moments(*w, m, v, g[at(&op.g, r, k)]));
-                *x = x.max(*v);
-                *w = c.stepped(*w, *m, *x, g);
+        let (Some(c), g) = (coefficients(i), g.item(i)) else { return };
+        let with_x @ [w_view, m_view, v_view, x_view, g_view] = runs([op.w, op.m, op.v, op.v_max.unwrap_or(op.v), op.g]);
+        for r in 0..w_view.rows {
+            if let Some(n) = contiguous(&with_x) {
+                let [w_at, m_at, v_at, x_at, g_at] = with_x.map(|view| at(&view, r, 0));
+                let kept = [&mut m[m_at..][..n], &mut v[v_at..][..n], &mut x[x_at..][..n]];
+                Run::Maximum(c, &mut w[w_at..][..n], kept, &g[g_at..][..n]).go();
+                continue;
+            }
+            for k in 0..w_view.cols {
+                let (m, v, x) = (&mut m[at(&m_view, r, k)], &mut v[at(&v_view, r, k)], &mut x[at(&x_view, r, k)]);
+                c.with_maximum(&mut w[at(&w_view, r, k)], m, v, x, g[at(&g_view, r, k)]);
             }
         }
     };
@@ -278,21 +405,30 @@ pub(super) fn adam_update(op: &AdamUpdate, memory: &mut Memory<'_>) {
 pub(super) fn graft_direction(op: &GraftDirection, memory: &mut Memory<'_>) {
     let (mut v, mut out) = (memory.take(op.v), memory.take(op.out));
     let (g, m, block) = (memory.input(op.g), memory.input(op.m), memory.input(op.block));
-    for (i, (v_item, out_item)) in v.items_seq().zip(out.items_seq()).enumerate() {
+    let views @ [v_view, out_view, m_view, g_view] = runs([op.v, op.out, op.m, op.g]);
+    let direct = |(i, (v, out)): (usize, (&mut [f32], &mut [f32]))| {
         let row = |column: u32| block.scalar(i, column as usize);
         if row(GATE) == 0.0 {
-            continue;
+            return;
         }
-        let (beta2, new, epsilon) = (row(BETA2), row(ONE_MINUS_BETA2), row(EPSILON));
         let correction = if op.corrected { row(WEIGHT2) } else { 1.0 };
+        let c = Graft { beta2: row(BETA2), new: row(ONE_MINUS_BETA2), epsilon: row(EPSILON), correction };
         let (g, m) = (g.item(i), m.item(i));
-        for r in 0..op.out.rows {
-            for k in 0..op.out.cols {
-                let (g, second) = (g[at(&op.g, r, k)], &mut v_item[at(&op.v, r, k)]);
-                *second = beta2 * *second + new * g * g;
-                out_item[at(&op.out, r, k)] = m[at(&op.m, r, k)] / ((*second / correction).sqrt() + epsilon);
+        for r in 0..out_view.rows {
+            if let Some(n) = contiguous(&views) {
+                let [v_at, out_at, m_at, g_at] = views.map(|view| at(&view, r, 0));
+                Run::Graft(c, [&mut v[v_at..][..n], &mut out[out_at..][..n]], [&m[m_at..][..n], &g[g_at..][..n]]).go();
+                continue;
+            }
+            for k in 0..out_view.cols {
+                out[at(&out_view, r, k)] = c.element(&mut v[at(&v_view, r, k)], m[at(&m_view, r, k)], g[at(&g_view, r, k)]);
             }
         }
+    };
+    if worth_threads(op.out.items, 8 * op.out.rows * op.out.cols) {
+        v.items().zip(out.items()).enumerate().for_each(direct);
+    } else {
+        v.items_seq().zip(out.items_seq()).enumerate().for_each(direct);
     }
     memory.put(v);
     memory.put(out);

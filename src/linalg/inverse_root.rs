@@ -19,7 +19,9 @@ pub enum Ridge {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum Method {
-    /// [`Eigen`](Method::Eigen) where one workgroup holds a matrix (n up to 44), [`Newton`](Method::Newton) beyond. A function of the shape alone.
+    /// [`Eigen`](Method::Eigen) where one workgroup holds a matrix (n up to 44), [`Newton`](Method::Newton) beyond. A function of the shape alone, but
+    /// in an [`Optimizer`](crate::optim::Optimizer) on the CPU path, which takes eigenvalues at every order: from n = 100 on they take less time than
+    /// Newton on well-conditioned matrices and a fraction of it on others (docs/accuracy.md in the repository).
     #[default]
     Auto,
     /// Eigenvalues, clamped at 0 before the ridge is added. f64 inside on the CPU path.
@@ -123,7 +125,7 @@ fn find(r: &mut Recorder, a: Value, p: u32, options: &InverseRootOptions) -> Res
     let ridge = normalise::Ridge { coef, relative, block: options.block };
     let (scaled, control) = normalise(r, a, p, &ridge)?;
     let eigen = match options.method {
-        Method::Auto => a.rows() <= EIGH_SINGLE_MAX,
+        Method::Auto => r.is_for_host() || a.rows() <= EIGH_SINGLE_MAX,
         Method::Eigen => true,
         Method::Newton => false,
     };

@@ -51,7 +51,7 @@ impl Draft {
     pub(super) fn new(builder: &Builder) -> Result<Draft> {
         let groups = &builder.groups;
         let trials = builder.check()?;
-        let (mut r, mut bindings) = (Recorder::new(), Bindings::new());
+        let (mut r, mut bindings) = (Recorder::on(builder.context.is_gpu()), Bindings::new());
         let mut drafts = Vec::with_capacity(groups.len());
         let clip = if builder.clip.is_some() { Some(r.scratch("global_clip", Shape::new(trials[0], 1, 1))?) } else { None };
         let (scale, mut gradients) = (builder.loss_scale.unwrap_or(1.0), Vec::new());

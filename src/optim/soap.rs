@@ -281,7 +281,9 @@ impl Beats for Soap {
         let (mut bases, mut all_ok, mut second) = (Vec::new(), None, state.second);
         for (left, side) in state.left.iter().map(|s| (true, s)).chain(state.right.iter().map(|s| (false, s))) {
             let turned = r.matmul(side.statistics, side.basis)?;
-            let estimates = r.matmul(side.basis.t(), turned)?.diagonal()?;
+            let rotated = r.scratch(format!("{}.rotated_statistics", stack.name), side.statistics.shape())?;
+            r.record(Gemm::symmetric(side.basis.t(), turned, rotated))?;
+            let estimates = rotated.diagonal()?;
             let turned = self.lifted(r, turned, side.basis, estimates)?;
             let sorted = r.sort_columns(estimates, turned)?;
             let (basis, ok) = linalg::qr(r, sorted)?;

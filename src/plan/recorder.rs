@@ -28,12 +28,24 @@ pub struct Recorder {
     values: Vec<ValueInfo>,
     ops: Vec<Op>,
     segments: Vec<Segment>,
+    /// What is recorded is meant for the CPU path.
+    host: bool,
 }
 
 impl Recorder {
     /// An empty recorder with one unnamed segment.
     pub fn new() -> Self {
         Recorder::default()
+    }
+
+    /// A recorder for the CPU path or for a GPU: composites that have several ways may take what is faster there. The plan runs on either.
+    pub(crate) fn on(gpu: bool) -> Self {
+        Recorder { host: !gpu, ..Recorder::default() }
+    }
+
+    /// True for the CPU path.
+    pub(crate) fn is_for_host(&self) -> bool {
+        self.host
     }
 
     /// A value that the caller binds: weights, gradients, taps.
