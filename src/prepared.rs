@@ -175,6 +175,15 @@ impl Prepared {
         }
     }
 
+    /// Dispatches and waves of parts of segments that exist.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn count_parts(&self, parts: &[(usize, Range<usize>)]) -> Option<crate::gpu::DispatchCount> {
+        match &self.engine {
+            Engine::Cpu(_) => None,
+            Engine::Gpu(engine) => Some(engine.count_parts(parts)),
+        }
+    }
+
     /// Binds another tensor of the same shape to an external or state value (double-buffered gradients). Makes new bind groups, so not for every step.
     ///
     /// # Errors

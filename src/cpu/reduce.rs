@@ -38,7 +38,7 @@ fn reduction(kind: ReduceKind, x: Input<'_>, y: Option<Input<'_>>, i: usize) -> 
 }
 
 /// `max |f(r, c, x_rc)|` of item `i`, NaN if any is NaN.
-fn largest(x: Input<'_>, i: usize, f: impl Fn(usize, usize, f32) -> f32) -> f32 {
+pub(super) fn largest(x: Input<'_>, i: usize, f: impl Fn(usize, usize, f32) -> f32) -> f32 {
     // Bit patterns of magnitudes are ordered as the numbers are, those of NaN above all others: a maximum of integers becomes vectors.
     let (v, words, mut largest) = (x.view, x.item(i), 0);
     for r in 0..v.rows {
@@ -56,7 +56,7 @@ fn largest(x: Input<'_>, i: usize, f: impl Fn(usize, usize, f32) -> f32) -> f32 
 const LANES: usize = 16;
 
 /// `sum x y` of item `i`. Column `c` goes to partial sum `c mod 16` (of a one-column item, row `r` to `r mod 16`), whatever the strides are.
-fn dot(x: Input<'_>, y: Input<'_>, i: usize) -> f64 {
+pub(super) fn dot(x: Input<'_>, y: Input<'_>, i: usize) -> f64 {
     let (v, w) = if x.view.cols == 1 { (x.view.t(), y.view.t()) } else { (x.view, y.view) };
     let mut sums = [0.0f64; LANES];
     for r in 0..v.rows {

@@ -5,19 +5,22 @@ use super::facts::Facts;
 use super::kernels::{
     ACTIVATION, ADAM_UPDATE, ADVANCE, AXPBY, CHECK_FINITE, CHOLESKY_DIAGONAL, CHOLESKY_LOAD, CHOLESKY_ROWS, CHOLESKY_UPDATE, COLUMN_MEAN,
     CONVERT, DAMPING_CONTROL, DIRECTION_OUTCOME, EIGH_JACOBI, EIGH_LOAD, EIGH_ROTATE, EIGH_SORT, FACTOR_DAMPING, GRAFT_DIRECTION,
-    ITERATION_CONTROL, KL_CLIP, Kernel, NORM_CLIP, NORM_RATIO, OPERATOR_NORM, QR_PANEL, QR_SIGNS, QUOTIENT, RANDOM_FILL, REDUCE,
-    ROOT_OUTCOME, SGD_UPDATE, SOFTMAX_CROSS_ENTROPY, SOLVE_TRIANGULAR, SORT_COLUMNS, SPECTRAL_DIVIDE, SPECTRUM_SCALE, STANDARDISE,
-    STANDARDISE_GRADIENT, Variant,
+    GRAFT_SCALE, ITERATION_CONTROL, KL_CLIP, Kernel, MOMENTUM, NORM_CLIP, NORM_RATIO, NORMALISE, OPERATOR_NORM, POLAR_OUTCOME, QR_PANEL,
+    QR_SIGNS, QUOTIENT, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOFTMAX_CROSS_ENTROPY, SOLVE_TRIANGULAR, SORT_COLUMNS,
+    SPECTRAL_DIVIDE, SPECTRUM_SCALE, STANDARDISE, STANDARDISE_GRADIENT, STEP_SCALE, Variant,
 };
 use super::params::{Params, ViewParams};
 use crate::plan::{
-    Activation, Clock, Coef, ControlStage, DecayForm, Distribution, EIGH_PAIR, Eigh, Gemm, LinkForm, Op, Order, Qr, ReduceKind, Stage,
-    Value,
+    Activation, Clock, Coef, ControlStage, DecayForm, Distribution, EIGH_PAIR, Eigh, Gemm, LinkForm, MomentumForm, Op, Order, Qr,
+    ReduceKind, Stage, Value,
 };
 use crate::tensor::ElementType;
 
 /// Rows and columns of a Cholesky panel; the shaders' `PANEL`.
 const PANEL: usize = 32;
+
+/// Elements that a workgroup looks at where several share an item.
+const RUN: usize = 4096;
 
 /// Sweeps of Jacobi's method within one workgroup.
 const WHOLE_SWEEPS: usize = 15;
@@ -95,6 +98,11 @@ impl Builder<'_> {
             sort(self, op.vectors);
             return;
         };
+        if let Some(variant) = choice::eigh(n, self.facts) {
+            self.push(variant, &[Some(work)], &[], [1, 0, WHOLE_SWEEPS], [1, 1, batch]);
+            sort(self, op.vectors);
+            return;
+        }
         self.sweeps(work, BLOCK_SWEEPS);
         sort(self, op.vectors);
         // Thousands of rotations round; one product rounds once. The product with orthonormal vectors is nearly diagonal, and a few small rotations mend it.
@@ -230,7 +238,10 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
             b.by_item(&REDUCE, &[Some(op.x), op.y, Some(op.out)], &[Coef::Const(op.scale)], [kind, 0, 0]);
         }
         Op::ColumnMean(op) => b.flat(&COLUMN_MEAN, 64, batch * op.x.cols, &[Some(op.x), Some(op.out)], &[], [0; 3]),
-        Op::CheckFinite(op) => b.by_item(&CHECK_FINITE, &[Some(op.x), Some(op.flag)], &[], [0; 3]),
+        Op::CheckFinite(op) => {
+            let runs = (op.x.rows * op.x.cols).div_ceil(RUN);
+            b.flat(&CHECK_FINITE, 1, batch * runs, &[Some(op.x), Some(op.flag)], &[], [runs, RUN, 0]);
+        }
         Op::Cholesky(op) => {
             let n = op.out.rows;
             b.flat(&CHOLESKY_LOAD, 256, batch * n * n, &[Some(op.a), Some(op.out), op.block, Some(op.ok)], &[op.damping], [0; 3]);
@@ -239,7 +250,7 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
                 if j + PANEL < n {
                     let rest = n - j - PANEL;
                     b.push(CHOLESKY_ROWS.plain(), &[Some(op.out)], &[], [j, 0, 0], [rest.div_ceil(64), 1, batch]);
-                    b.push(CHOLESKY_UPDATE.plain(), &[Some(op.out)], &[], [j, 0, 0], [rest.div_ceil(32).pow(2), 1, batch]);
+                    b.push(CHOLESKY_UPDATE.plain(), &[Some(op.out)], &[], [j, 0, 0], [rest.div_ceil(64).pow(2), 1, batch]);
                 }
             }
         }
@@ -334,6 +345,32 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
         Op::NormRatio(op) => {
             let n = [usize::from(op.donor.is_some()), 0, 0];
             b.flat(&NORM_RATIO, 64, batch, &[op.donor, Some(op.own), Some(op.out)], &[], n);
+        }
+        Op::GraftScale(op) => {
+            let n = [usize::from(op.donor.is_some()), 0, 0];
+            b.by_item(&GRAFT_SCALE, &[Some(op.x), op.donor, Some(op.out)], &[], n);
+        }
+        Op::StepScale(op) => {
+            let n = flags(&[(op.decayed, 1), (op.corrected, 2)]);
+            b.flat(&STEP_SCALE, 64, batch, &[Some(op.block), Some(op.out)], &[], [n, 0, 0]);
+        }
+        Op::Momentum(op) => {
+            let values = [Some(op.g), Some(op.block), Some(op.m), op.out];
+            let form = match (op.out, op.form) {
+                (None, _) => 0,
+                (_, MomentumForm::LookAhead) => 1,
+                (_, MomentumForm::Corrected) => 2,
+            };
+            b.flat(&MOMENTUM, 256, batch * op.m.rows * op.m.cols, &values, &[op.decay, op.fresh], [form, 0, 0]);
+        }
+        Op::Normalise(op) => {
+            let coefficients = [1.0 / op.margin, op.epsilon].map(Coef::Const);
+            b.by_item(&NORMALISE, &[Some(op.x), Some(op.out)], &coefficients, [0; 3]);
+        }
+        Op::PolarOutcome(op) => {
+            let values = [op.size, op.scale, op.ok, op.block].map(Some);
+            let heads = op.size.items / op.block.items;
+            b.flat(&POLAR_OUTCOME, 64, batch, &values, &[Coef::Const(op.factor)], [heads, 0, 0]);
         }
         Op::SgdUpdate(op) => {
             let n = flags(&[

@@ -3,8 +3,11 @@
 use super::activation_op::Activation;
 use super::curvature_op::{DampingControl, DirectionOutcome, SpectralDivide};
 use super::network_op::{SoftmaxCrossEntropy, Standardise, StandardiseGradient};
+use super::polar_op::{Momentum, Normalise, PolarOutcome};
 use super::spectral_op::{Eigh, IterationControl, OperatorNorm, Qr, Quotient, SortColumns, SpectrumScale};
-use super::update_op::{AdamUpdate, Advance, FactorDamping, GraftDirection, KlClip, NormClip, NormRatio, RootOutcome, SgdUpdate};
+use super::update_op::{
+    AdamUpdate, Advance, FactorDamping, GraftDirection, GraftScale, KlClip, NormClip, NormRatio, RootOutcome, SgdUpdate, StepScale,
+};
 use super::value::{Coef, Value};
 
 /// `out = alpha a b + beta d + gamma I`, per item, accumulated in f32.
@@ -308,6 +311,16 @@ ops! {
     GraftDirection => "graft_direction",
     /// Ratio of norms.
     NormRatio => "norm_ratio",
+    /// Ratio of whole tensors' norms.
+    GraftScale => "graft_scale",
+    /// SOAP's factor of a direction.
+    StepScale => "step_scale",
+    /// Momentum with its look-ahead.
+    Momentum => "momentum",
+    /// Division by the Frobenius norm.
+    Normalise => "normalise",
+    /// Bookkeeping of orthogonalised directions.
+    PolarOutcome => "polar_outcome",
     /// SGD tail.
     SgdUpdate => "sgd_update",
     /// Adam tail.

@@ -5,8 +5,11 @@ use super::curvature_op::{DampingControl, DirectionOutcome, SpectralDivide};
 use super::network_op::{SoftmaxCrossEntropy, Standardise, StandardiseGradient};
 use super::op::{Axpby, CheckFinite, Cholesky, ColumnMean, Convert, Gemm, KronFactor, Op, RandomFill, Reduce, ReduceKind, SolveTriangular};
 use super::plan::{Plan, Segment};
+use super::polar_op::{Momentum, Normalise, PolarOutcome};
 use super::spectral_op::{EIGH_SINGLE_MAX, Eigh, IterationControl, OperatorNorm, Order, Qr, Quotient, SortColumns, SpectrumScale};
-use super::update_op::{AdamUpdate, Advance, FactorDamping, GraftDirection, KlClip, NormClip, NormRatio, RootOutcome, SgdUpdate};
+use super::update_op::{
+    AdamUpdate, Advance, FactorDamping, GraftDirection, GraftScale, KlClip, NormClip, NormRatio, RootOutcome, SgdUpdate, StepScale,
+};
 use super::value::{Coef, Role, Value, ValueInfo};
 use crate::error::{Error, Result};
 use crate::tensor::{ElementType, Shape};
@@ -363,4 +366,5 @@ type RecordedDirectly = (
     (AdamUpdate, Advance, CheckFinite, Convert, FactorDamping, GraftDirection, IterationControl),
     (KlClip, NormClip, NormRatio, RandomFill, RootOutcome, SgdUpdate, SpectrumScale),
     (DampingControl, DirectionOutcome, SpectralDivide),
+    (GraftScale, Momentum, Normalise, PolarOutcome, StepScale),
 );

@@ -3,7 +3,7 @@
 use std::mem::{offset_of, size_of};
 
 use layerwise::gpu::kernels::{Binding, KERNELS, Kernel};
-use layerwise::gpu::{Params, ViewParams, variants};
+use layerwise::gpu::{Job, Params, ViewParams, variants};
 use layerwise::plan::block::COLUMNS;
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -70,7 +70,7 @@ fn interface(kernel: &Kernel) -> Outcome {
         }
     }
     found.sort_by_key(|f| f.0);
-    let mut want = vec![(0, "p".to_owned(), AddressSpace::Uniform)];
+    let mut want = vec![(0, if kernel.joins() { "own" } else { "p" }.to_owned(), AddressSpace::Uniform)];
     for (i, (name, access)) in (1..).zip(kernel.bindings) {
         let access = match access {
             Binding::Read => StorageAccess::LOAD,
@@ -105,6 +105,9 @@ fn parameters(kernel: &Kernel) -> Outcome {
         ($type:ty: $($field:ident)*) => { &[$((stringify!($field), offset_of!($type, $field))),*] };
     }
     check("Params", size_of::<Params>(), fields!(Params: views coef column n))?;
+    if kernel.joins() {
+        check("Job", size_of::<Job>(), fields!(Job: params span))?;
+    }
     check("View", size_of::<ViewParams>(), fields!(ViewParams: offset item row col div modulo rows cols))
 }
 

@@ -8,6 +8,7 @@ mod factor;
 mod gemm;
 mod network;
 mod orthonormal;
+mod polar;
 mod random;
 mod reduce;
 mod spectral;
@@ -57,6 +58,7 @@ fn rows() -> Vec<Row> {
         reduce::ROWS,
         spectral::ROWS,
         orthonormal::ROWS,
+        polar::ROWS,
         random::ROWS,
         control::ROWS,
         curvature::ROWS,
