@@ -17,12 +17,10 @@ struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: ve
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> work: array<f32>;
-
 var<workgroup> t: array<f32, CELLS>;
 var<workgroup> v: array<f32, LIMIT * LIMIT>; // vectors minus I
 var<workgroup> turn: array<vec2<f32>, PAIRS>;
 var<workgroup> open: array<u32, PAIRS>;
-
 fn item_offset(v: u32, b: u32) -> u32 {
     return p.views[v].offset + (b / p.views[v].div) % p.views[v].modulo * p.views[v].item;
 }
@@ -31,9 +29,8 @@ fn item_offset(v: u32, b: u32) -> u32 {
 fn couple(k: u32, r: u32, m: u32) -> vec2<u32> {
     if (k == 0u) { return vec2<u32>(r % (m - 1u), m - 1u); }
     let q = vec2<u32>(r + k, r + m - 1u - k) % (m - 1u);
-    return vec2<u32>(min(q.x, q.y), max(q.x, q.y));
+    return select(q.yx, q, q.x < q.y);
 }
-
 // Where element (r, c) of the matrix is.
 fn cell(r: u32, c: u32, w: u32) -> u32 {
     return select(r * w + c, max(r, c) * (max(r, c) + 1u) / 2u + min(r, c), PACKED);
@@ -48,8 +45,7 @@ fn large(r: u32, c: u32, w: u32) -> bool {
 fn rotation(q: vec2<u32>, w: u32) -> vec2<f32> {
     if (!large(q.x, q.y, w)) { return vec2<f32>(0.0); }
     let tau = (t[cell(q.y, q.y, w)] - t[cell(q.x, q.x, w)]) / (2.0 * t[cell(q.x, q.y, w)]);
-    let usual = select(-1.0, 1.0, tau >= 0.0) / (abs(tau) + sqrt(1.0 + tau * tau));
-    let tangent = select(0.5 / tau, usual, abs(tau) < 1e6);
+    let tangent = select(0.5 / tau, select(-1.0, 1.0, tau >= 0.0) / (abs(tau) + sqrt(1.0 + tau * tau)), abs(tau) < 1e6);
     let cosine = 1.0 / sqrt(1.0 + tangent * tangent);
     let sine = cosine * tangent;
     return vec2<f32>(sine, sine / (1.0 + cosine));
@@ -60,9 +56,11 @@ fn turned(m: mat2x2<f32>, j: vec2<f32>) -> mat2x2<f32> {
     return m + mat2x2<f32>(-j.x * (m[1] + j.y * m[0]), j.x * (m[0] - j.y * m[1]));
 }
 
-fn put(r: u32, c: u32, w: u32, x: f32) {
-    t[cell(r, c, w)] = x;
-    if (!PACKED) { t[c * w + r] = x; }
+fn put(r: vec2<u32>, c: u32, w: u32, x: vec2<f32>) {
+    t[cell(r.x, c, w)] = x.x;
+    t[cell(c, r.x, w)] = x.x;
+    t[cell(r.y, c, w)] = x.y;
+    t[cell(c, r.y, w)] = x.y;
 }
 
 fn diagonalise(w: u32, sweeps: u32, lane: u32) -> u32 {
@@ -93,15 +91,14 @@ fn diagonalise(w: u32, sweeps: u32, lane: u32) -> u32 {
                     let shift = j.x / (1.0 - j.x * j.y) * t[cell(rows.x, rows.y, w)];
                     t[cell(rows.x, rows.x, w)] -= shift;
                     t[cell(rows.y, rows.y, w)] += shift;
-                    put(rows.x, rows.y, w, 0.0);
+                    t[cell(rows.x, rows.y, w)] = 0.0;
+                    t[cell(rows.y, rows.x, w)] = 0.0;
                 } else if (i / h < i % h && (j.x != 0.0 || k.x != 0.0)) {
                     let upper = vec2<f32>(t[cell(rows.x, cols.x, w)], t[cell(rows.x, cols.y, w)]);
                     let lower = vec2<f32>(t[cell(rows.y, cols.x, w)], t[cell(rows.y, cols.y, w)]);
                     let block = turned(transpose(turned(mat2x2<f32>(upper, lower), j)), k);
-                    put(rows.x, cols.x, w, block[0].x);
-                    put(rows.y, cols.x, w, block[0].y);
-                    put(rows.x, cols.y, w, block[1].x);
-                    put(rows.y, cols.y, w, block[1].y);
+                    put(rows, cols.x, w, block[0]);
+                    put(rows, cols.y, w, block[1]);
                 }
             }
             for (var i = lane; i < w * h; i += 256u) {
@@ -121,8 +118,7 @@ fn diagonalise(w: u32, sweeps: u32, lane: u32) -> u32 {
 
 // Row or column i of the unit.
 fn place(blocks: vec2<u32>, i: u32) -> u32 {
-    let paired = select(blocks.y * (W / 2u) + i - W / 2u, blocks.x * (W / 2u) + i, i < W / 2u);
-    return select(paired, i, p.n.y == WHOLE);
+    return select(select(blocks.y * (W / 2u) + i - W / 2u, blocks.x * (W / 2u) + i, i < W / 2u), i, p.n.y == WHOLE);
 }
 
 @compute @workgroup_size(256)
@@ -136,7 +132,8 @@ fn eigh_jacobi(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups)
         let k = unit % pairs;
         let blocks = couple(k, p.n.z, 2u * pairs);
         for (var i = lane; i < w * w; i += 256u) {
-            if (!PACKED || i % w <= i / w) { t[cell(i / w, i % w, w)] = work[matrix + place(blocks, i / w) * padded + place(blocks, i % w)]; }
+            // Where packed, mirrored elements are one: the matrix is symmetric bit by bit.
+            t[cell(i / w, i % w, w)] = work[matrix + place(blocks, i / w) * padded + place(blocks, i % w)];
             v[i] = 0.0;
         }
         let swept = diagonalise(w, p.n.w, lane);

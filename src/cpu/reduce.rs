@@ -1,7 +1,7 @@
 //! Reductions. Sums run in f64 in an order that the item's shape fixes, so their error is that of the last rounding.
 
 use super::memory::{Input, Memory, runs};
-use crate::plan::{CheckFinite, ColumnMean, OperatorNorm, Reduce, ReduceKind};
+use crate::plan::{CheckFinite, ColumnMean, OperatorNorm, Reduce, ReduceKind, Value};
 
 /// Elements above this magnitude have an infinite square in f32.
 pub(crate) const LARGEST: f32 = 1e18;
@@ -18,10 +18,45 @@ fn narrow(x: f64) -> f32 {
 pub(super) fn reduce(op: &Reduce, memory: &mut Memory<'_>) {
     let mut out = memory.take(op.out);
     let (x, y) = (memory.input(op.x), op.y.map(|y| memory.input(y)));
+    let (runs, stride) = (op.out.cols, op.out.col_stride);
     out.for_each(4 * op.x.rows * op.x.cols, |i, item| {
-        item[0] = op.scale * narrow(reduction(op.kind, x, y, i));
+        if runs == 1 {
+            item[0] = op.scale * narrow(reduction(op.kind, x, y, i));
+            return;
+        }
+        for run in 0..runs {
+            item[run * stride] = op.scale * narrow(run_of(op.kind, x, y, i, run, runs));
+        }
     });
     memory.put(out);
+}
+
+/// So many elements of a dense operand's items as one row.
+fn elements_of(x: Input<'_>, first: usize, length: usize) -> Input<'_> {
+    x.seen_as(Value { offset: x.view.offset + first, rows: 1, cols: length, row_stride: length, ..x.view })
+}
+
+/// The reduction over one of so many runs of item `i`, its elements row by row.
+fn run_of(kind: ReduceKind, x: Input<'_>, y: Option<Input<'_>>, i: usize, run: usize, runs: usize) -> f64 {
+    let (v, elements) = (x.view, x.view.rows * x.view.cols);
+    let length = elements.div_ceil(runs);
+    let (first, end) = ((run * length).min(elements), ((run + 1) * length).min(elements));
+    let dense = |v: Value| v.col_stride == 1 && (v.rows == 1 || v.row_stride == v.cols);
+    if first < end && kind != ReduceKind::IdentityGap && dense(v) && y.is_none_or(|y| dense(y.view)) {
+        return reduction(kind, elements_of(x, first, end - first), y.map(|y| elements_of(y, first, end - first)), i);
+    }
+    let element = |x: Input<'_>, e: usize| x.item(i)[e / v.cols * x.view.row_stride + e % v.cols * x.view.col_stride];
+    let wide = |x: Input<'_>, e: usize| f64::from(element(x, e));
+    match kind {
+        ReduceKind::SumSq => (first..end).map(|e| wide(x, e) * wide(x, e)).sum(),
+        ReduceKind::Dot => y.map_or(f64::NAN, |y| (first..end).map(|e| wide(x, e) * wide(y, e)).sum()),
+        ReduceKind::Sum | ReduceKind::Trace => (first..end).map(|e| wide(x, e)).sum(),
+        ReduceKind::MaxAbs => f64::from(f32::from_bits((first..end).map(|e| element(x, e).abs().to_bits()).max().unwrap_or(0))),
+        ReduceKind::IdentityGap => {
+            let gap = |e: usize| element(x, e) - if e / v.cols == e % v.cols { 1.0 } else { 0.0 };
+            f64::from(f32::from_bits((first..end).map(|e| gap(e).abs().to_bits()).max().unwrap_or(0)))
+        }
+    }
 }
 
 fn reduction(kind: ReduceKind, x: Input<'_>, y: Option<Input<'_>>, i: usize) -> f64 {
@@ -32,6 +67,10 @@ fn reduction(kind: ReduceKind, x: Input<'_>, y: Option<Input<'_>>, i: usize) -> 
             (0..v.rows).map(|r| f64::from(item[r * (v.row_stride + v.col_stride)])).sum()
         }
         ReduceKind::Dot => y.map_or(f64::NAN, |y| dot(x, y, i)),
+        ReduceKind::Sum => {
+            let (item, v) = (x.item(i), x.view);
+            (0..v.rows).flat_map(|r| (0..v.cols).map(move |c| f64::from(item[r * v.row_stride + c * v.col_stride]))).sum()
+        }
         ReduceKind::MaxAbs => f64::from(largest(x, i, |_, _, x| x)),
         ReduceKind::IdentityGap => f64::from(largest(x, i, |r, c, x| if r == c { x - 1.0 } else { x })),
     }

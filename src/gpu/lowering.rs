@@ -98,12 +98,8 @@ impl Builder<'_> {
             sort(self, op.vectors);
             return;
         };
-        if let Some(variant) = choice::eigh(n, self.facts) {
-            self.push(variant, &[Some(work)], &[], [1, 0, WHOLE_SWEEPS], [1, 1, batch]);
-            sort(self, op.vectors);
-            return;
-        }
-        self.sweeps(work, BLOCK_SWEEPS);
+        let whole = choice::eigh(n, self.facts);
+        self.sweeps(work, whole.map_or(BLOCK_SWEEPS, |_| WHOLE_SWEEPS), whole);
         sort(self, op.vectors);
         // Thousands of rotations round; one product rounds once. The product with orthonormal vectors is nearly diagonal, and a few small rotations mend it.
         let square = Value { rows: n, cols: n, ..work };
@@ -115,15 +111,19 @@ impl Builder<'_> {
         self.gemm(Gemm::new(op.a, op.vectors, spare));
         self.gemm(Gemm::new(op.vectors.t(), spare, matrix));
         self.flat(&EIGH_LOAD, 256, batch * padded * padded, &[None, Some(work)], &[], [1, 0, 0]);
-        self.sweeps(work, MENDING_SWEEPS);
+        self.sweeps(work, MENDING_SWEEPS, whole);
         sort(self, spare);
         self.gemm(Gemm::new(op.vectors, spare, product));
         self.flat(&AXPBY, 256, batch * n * n, &[Some(product), None, Some(op.vectors), None, None], &[one, one, 0.0.into()], [1, 0, 0]);
     }
 
-    /// Sweeps over all pairs of blocks.
-    fn sweeps(&mut self, work: Value, count: usize) {
+    /// Sweeps over all pairs of blocks, or, with a variant that takes it, over the whole matrix in one workgroup.
+    fn sweeps(&mut self, work: Value, count: usize, whole: Option<Variant>) {
         let (pairs, batch) = (work.cols / EIGH_PAIR, self.batch);
+        if let Some(variant) = whole {
+            self.push(variant, &[Some(work)], &[], [1, 0, count], [1, 1, batch]);
+            return;
+        }
         for round in (0..count).flat_map(|_| 0..2 * pairs - 1) {
             self.push(EIGH_JACOBI.plain(), &[Some(work)], &[], [0, round, PAIR_SWEEPS], [pairs, 1, batch]);
             self.push(EIGH_ROTATE.plain(), &[Some(work)], &[], [round, 0, 0], [2 * pairs * pairs, 1, batch]);
@@ -234,8 +234,11 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
                 ReduceKind::Dot => 2,
                 ReduceKind::MaxAbs => 3,
                 ReduceKind::IdentityGap => 4,
+                ReduceKind::Sum => 5,
             };
-            b.by_item(&REDUCE, &[Some(op.x), op.y, Some(op.out)], &[Coef::Const(op.scale)], [kind, 0, 0]);
+            let (runs, elements) = (op.out.cols, op.x.rows * op.x.cols);
+            let n = [kind, runs, elements.div_ceil(runs)];
+            b.flat(&REDUCE, 1, batch * runs, &[Some(op.x), op.y, Some(op.out)], &[Coef::Const(op.scale)], n);
         }
         Op::ColumnMean(op) => b.flat(&COLUMN_MEAN, 64, batch * op.x.cols, &[Some(op.x), Some(op.out)], &[], [0; 3]),
         Op::CheckFinite(op) => {

@@ -1,7 +1,7 @@
 //! The orthogonal polar factor by Newton-Schulz iterations.
 
 use crate::error::{Error, Result};
-use crate::plan::{Axpby, Coef, Convert, Gemm, KronFactor, Normalise, Recorder, ReduceKind, Role, Value};
+use crate::plan::{Axpby, Coef, Convert, Gemm, Normalise, Recorder, ReduceKind, Role, Value};
 use crate::tensor::{ElementType, Shape};
 
 /// Triples `(a, b, c)` of `X <- a X + (b A + c A^2) X`, `A = X X^T`; the last one repeats where more steps are asked for.
@@ -110,8 +110,8 @@ impl PolarOptions {
 /// The orthogonal polar factor of each item, `U V^T` of its singular value decomposition, as closely as the coefficients give it; same shape as `x`.
 ///
 /// The matrix is divided by its largest element and then by its Frobenius norm (plus `epsilon`), so that no square over- or underflows; it is zero where `x` is, NaN where `x`
-/// is not finite. Works on the smaller side, on a transposed view where that is the columns. `A` and `A^2` are symmetric and computed once (f32 operands).
-/// Singular values that are zero stay so. Costs `(2 m^2 n to 4 m^2 n) + 2 m^3` flops a step, m the smaller side.
+/// is not finite. Works on the smaller side, on a transposed view where that is the columns. `A` and `A^2` are symmetric: half of each is computed. Three products a step.
+/// Singular values that are zero stay so. Costs `3 m^2 n + m^3` flops a step, m the smaller side.
 ///
 /// ```
 /// use layerwise::linalg::{PolarOptions, polar};
@@ -131,8 +131,8 @@ pub fn polar(r: &mut Recorder, x: Value, options: &PolarOptions) -> Result<Value
     let (triples, margin) = options.coefficients.triples();
     let steps = options.steps.unwrap_or(triples.len());
     let refuse = |field, allowed, found| Error::Config { method: "polar", field, found, allowed };
-    if triples.is_empty() || triples.iter().any(|t| t[1] == 1.0 || !t.iter().all(|c| c.is_finite())) {
-        return Err(refuse("coefficients", "at least one triple of finite numbers, b not 1", format!("{triples:?}")));
+    if triples.is_empty() || !triples.iter().flatten().all(|c| c.is_finite()) {
+        return Err(refuse("coefficients", "at least one triple of finite numbers", format!("{triples:?}")));
     }
     if steps + options.safe_steps > 100 {
         return Err(refuse("steps", "at most 100 in all", (steps + options.safe_steps).to_string()));
@@ -171,18 +171,16 @@ pub fn polar(r: &mut Recorder, x: Value, options: &PolarOptions) -> Result<Value
     for [a, b, c] in list.map(|triple| triple.map(narrow)) {
         let (left, right) = if let Some((x16, gram16, polynomial16)) = halves {
             r.record(Convert { x: from, out: x16 })?;
-            r.record(Gemm::new(x16, x16.t(), gram))?;
+            r.record(Gemm { symmetric: true, ..Gemm::new(x16, x16.t(), gram) })?;
             r.record(Convert { x: gram, out: gram16 })?;
             let (alpha, beta) = (Coef::Const(c), Coef::Const(b));
-            r.record(Gemm { alpha, beta, d: Some(gram), ..Gemm::new(gram16, gram16, polynomial) })?;
+            r.record(Gemm { alpha, beta, d: Some(gram), symmetric: true, ..Gemm::new(gram16, gram16, polynomial) })?;
             r.record(Convert { x: polynomial, out: polynomial16 })?;
             (polynomial16, x16)
         } else {
-            r.record(KronFactor { scale: n as f32, ..KronFactor::new(from.t(), gram) })?;
-            r.copy(gram, polynomial)?;
-            // b A + c A^2 as a running average's update: b A + (1 - b) (scale / m) A^T A.
-            let scale = c * m as f32 / (1.0 - b);
-            r.record(KronFactor { decay: Coef::Const(b), scale, ..KronFactor::new(gram, polynomial) })?;
+            r.record(Gemm { symmetric: true, ..Gemm::new(from, from.t(), gram) })?;
+            let (alpha, beta) = (Coef::Const(c), Coef::Const(b));
+            r.record(Gemm { alpha, beta, d: Some(gram), symmetric: true, ..Gemm::new(gram, gram, polynomial) })?;
             (polynomial, from)
         };
         r.record(Gemm { d: Some(from), beta: Coef::Const(a), ..Gemm::new(left, right, to) })?;

@@ -97,7 +97,7 @@ pub(crate) fn clip(r: &mut Recorder, gradients: &[(Value, Value)], max: f32, out
         let range = first..first + row.items();
         first = range.end;
         let (square, accepted) = (raw.item_range(range.clone())?, scalar(r, "norms.accepted", row.items())?);
-        r.record(Reduce { kind: ReduceKind::SumSq, x: gradient, y: None, out: square, scale: 1.0 })?;
+        r.reduce_into(Reduce { kind: ReduceKind::SumSq, x: gradient, y: None, out: square, scale: 1.0 })?;
         r.record(Axpby { alpha: Coef::Const(-1.0), gamma: Coef::Const(1.0), ..Axpby::copy(flag(row)?, accepted) })?;
         r.record(Axpby { gate: Some(accepted), ..Axpby::copy(square, squares.item_range(range)?) })?;
     }

@@ -230,7 +230,8 @@ impl Op {
             Op::Convert(op) => vec![("x", op.out.rows, op.out.cols)],
             Op::Reduce(op) => {
                 let square = if matches!(op.kind, ReduceKind::Trace | ReduceKind::IdentityGap) { op.x.rows } else { op.x.cols };
-                vec![("x", op.x.rows, square), ("y", op.x.rows, op.x.cols), ("out", 1, 1)]
+                let runs = if op.kind == ReduceKind::Trace { 1 } else { op.out.cols };
+                vec![("x", op.x.rows, square), ("y", op.x.rows, op.x.cols), ("out", 1, runs)]
             }
             Op::ColumnMean(op) => vec![("out", 1, op.x.cols)],
             Op::CheckFinite(_) => vec![("flag", 1, 1)],

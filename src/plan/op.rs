@@ -146,9 +146,14 @@ pub enum ReduceKind {
     MaxAbs,
     /// `max |x - I|`; NaN if any element is NaN.
     IdentityGap,
+    /// `sum x`: of partial sums.
+    Sum,
 }
 
 /// `out[item] = scale * reduction(x[, y])`. The order of summation depends on the item's shape alone.
+///
+/// With `out` `[1, p]` the item's elements, row by row, are cut into p runs of `ceil(elements / p)`, and each run is reduced by itself: the first of two stages of
+/// large items ([`Recorder::reduce`](super::Recorder::reduce) takes two where that pays), on a GPU a workgroup a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reduce {
     /// Which reduction.
@@ -157,7 +162,7 @@ pub struct Reduce {
     pub x: Value,
     /// Second operand of [`ReduceKind::Dot`], same shape.
     pub y: Option<Value>,
-    /// `[batch, 1, 1]`.
+    /// `[batch, 1, 1]`, or `[batch, 1, p]`; p is 1 for [`ReduceKind::Trace`].
     pub out: Value,
     /// Constant factor.
     pub scale: f32,

@@ -197,8 +197,25 @@ impl Recorder {
     /// As [`record`](Self::record).
     pub fn reduce(&mut self, kind: ReduceKind, scale: f32, x: Value) -> Result<Value> {
         let out = self.temporary("reduce", Self::batch_of(&[x]), 1, 1)?;
-        self.record(Reduce { kind, x, y: None, out, scale })?;
+        self.reduce_into(Reduce { kind, x, y: None, out, scale })?;
         Ok(out)
+    }
+
+    /// Records a reduction to one number an item: in two stages where an item has more than 2^16 elements, so that no workgroup has to read all of a large one.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn reduce_into(&mut self, op: Reduce) -> Result<()> {
+        let elements = op.x.rows * op.x.cols;
+        if elements <= ONE_STAGE || op.kind == ReduceKind::Trace {
+            return self.record(op);
+        }
+        let runs = elements.div_ceil(STAGE_RUN).min(MOST_RUNS);
+        let parts = self.temporary("reduce.parts", op.out.items, 1, runs)?;
+        self.record(Reduce { out: parts, scale: 1.0, ..op })?;
+        let largest = matches!(op.kind, ReduceKind::MaxAbs | ReduceKind::IdentityGap);
+        let kind = if largest { ReduceKind::MaxAbs } else { ReduceKind::Sum };
+        self.record(Reduce { kind, x: parts, y: None, ..op })
     }
 
     /// Scratch scalar `sum x y`.
@@ -207,7 +224,7 @@ impl Recorder {
     /// As [`record`](Self::record).
     pub fn dot(&mut self, x: Value, y: Value) -> Result<Value> {
         let out = self.temporary("dot", Self::batch_of(&[x, y]), 1, 1)?;
-        self.record(Reduce { kind: ReduceKind::Dot, x, y: Some(y), out, scale: 1.0 })?;
+        self.reduce_into(Reduce { kind: ReduceKind::Dot, x, y: Some(y), out, scale: 1.0 })?;
         Ok(out)
     }
 
@@ -359,6 +376,12 @@ impl Recorder {
         Ok((loss, delta, hits))
     }
 }
+
+/// Elements of an item that are reduced in one stage.
+const ONE_STAGE: usize = 1 << 16;
+/// Elements of a run of the first of two stages, where there are not too many.
+const STAGE_RUN: usize = 1 << 14;
+const MOST_RUNS: usize = 256;
 
 /// Operations without a shorthand, recorded through [`Recorder::record`]: named here so that the list of shorthands is seen to be complete.
 #[allow(dead_code, reason = "a compile-time list: every operation is either a shorthand above or one of these")]

@@ -3,7 +3,7 @@
 use std::mem::{offset_of, size_of};
 
 use layerwise::gpu::kernels::{Binding, KERNELS, Kernel};
-use layerwise::gpu::{Job, Params, ViewParams, variants};
+use layerwise::gpu::{Facts, Job, Params, ViewParams, choice, variants};
 use layerwise::plan::block::COLUMNS;
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -133,14 +133,18 @@ fn block_columns(kernel: &Kernel) -> Outcome {
 /// WebGPU's default limits.
 fn webgpu_limits(kernel: &Kernel) -> Outcome {
     ensure(kernel.bindings.len() <= 8, || format!("{} storage bindings", kernel.bindings.len()))?;
-    let sources = variants().into_iter().filter(|v| v.kernel == kernel.name).map(|v| v.source());
-    for source in sources.chain([kernel.source.to_owned()]) {
+    // What a device's facts allow beyond WebGPU's defaults is 32 KiB of workgroup memory.
+    let large = choice::eigh(64, &Facts { workgroup_bytes: 32768, ..Facts::webgpu_defaults() });
+    let listed =
+        variants().into_iter().filter(|v| v.kernel == kernel.name).map(|v| (v.source(), if Some(v) == large { 32768 } else { 16384 }));
+    ensure(choice::eigh(64, &Facts::webgpu_defaults()).is_none() && large.is_some(), || "memory that a device does not have".into())?;
+    for (source, limit) in listed.chain([(kernel.source.to_owned(), 16384)]) {
         let (module, _) = module(&source)?;
         let size: u32 = module.entry_points[0].workgroup_size.iter().product();
         ensure(size <= 256, || format!("{size} invocations"))?;
         let shared = module.global_variables.iter().filter(|(_, v)| v.space == AddressSpace::WorkGroup);
         let bytes: u32 = shared.map(|(_, v)| module.types[v.ty].inner.size(module.to_ctx())).sum();
-        ensure(bytes <= 16384, || format!("{bytes} bytes of workgroup memory"))?;
+        ensure(bytes <= limit, || format!("{bytes} bytes of workgroup memory"))?;
     }
     Ok(())
 }
