@@ -21,7 +21,8 @@ use crate::tensor::{ElementType, Storage, Tensor};
 pub struct DispatchCount {
     /// Compute dispatches.
     pub dispatches: usize,
-    /// Groups of dispatches without a barrier between them; at most one barrier a wave.
+    /// Groups of dispatches that are independent of each other. Between two groups the driver gets one barrier, or two where the later one has several dispatches
+    /// and writes what was read or written before.
     pub waves: usize,
 }
 
@@ -198,8 +199,9 @@ impl Prepared {
                 let mut wave = Wave { reads: Vec::new(), steps: Vec::with_capacity(units.len()) };
                 for unit in units {
                     for (index, binding) in unit.used() {
-                        // Once moved to read-only it stays so until somebody writes it again.
-                        if binding == Binding::Read && std::mem::take(&mut written[index]) {
+                        // Once moved to read-only it stays so until somebody writes it again. A dispatch alone moves what it reads together with
+                        // what it writes: a move before it would be a second barrier.
+                        if binding == Binding::Read && std::mem::take(&mut written[index]) && units.len() > 1 {
                             wave.reads.push(buffers.list[index].clone());
                         }
                     }

@@ -219,9 +219,13 @@ fn add_group(
     let rows: Vec<f32> = (0..trials).flat_map(|trial| block_row(group, trial, scale)).collect();
     let (decay, l2) = group.decay_form();
     intake.l2 = l2;
-    let wishes = Wishes { taps: group.wants(), decay, intake, average: group.average.is_some(), tracks: group.tracks };
+    let arenas = arenas(group, &members);
+    // Every stack declares more than two values, so groups have numbers of their own.
+    let first_arena = r.next_id();
     let (mut stacks, mut blocks, mut kept, mut methods) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for member in &members {
+    for (member, &arena) in members.iter().zip(&arenas) {
+        let arena = first_arena + 2 * u32::try_from(arena).unwrap_or(u32::MAX / 4);
+        let wishes = Wishes { taps: group.wants(), decay, intake, average: group.average.is_some(), tracks: group.tracks, arena };
         let parameters: Vec<&Parameter> = member.iter().map(|&i| &group.parameters[i]).collect();
         let stack = Stack::declare(&mut Keep { stack: stacks.len(), r, kept: &mut methods }, bindings, &parameters, wishes)?;
         gradients.push((stack.intake.raw, stack.block));
@@ -230,7 +234,6 @@ fn add_group(
         blocks.push(rows.repeat(stack.layers));
         stacks.push(stack);
     }
-    let arenas = arenas(group, &members);
     let items = stacks.iter().map(Stack::items).sum();
     let rates = r.state(format!("{prefix}learning_rates"), Shape::new(items, 1, 2))?;
     let setting = |row: &[f32]| [block::LEARNING_RATE, block::GRADIENT_SCALE].map(|column| row[column as usize]);

@@ -31,17 +31,18 @@ pub(crate) struct Gradient {
 
 impl Gradient {
     /// `staged`: the source lies in the weight's buffer, which no dispatch may read and write.
-    pub(crate) fn declare(keep: &mut Keep<'_>, name: &str, source: Value, staged: bool, intake: Intake) -> Result<Gradient> {
+    /// `arena` and the number after it are for scratch that shares buffers.
+    pub(crate) fn declare(keep: &mut Keep<'_>, name: &str, source: Value, staged: bool, intake: Intake, arena: u32) -> Result<Gradient> {
         let shape = source.shape();
         let raw = if intake.every > 1 {
             keep.named(format!("{name}.gradient_sum"), shape, Kind::Copy)?
         } else if staged || intake.scaled || source.element == ElementType::F16 {
-            keep.r.scratch(format!("{name}.gathered_gradient"), shape)?
+            keep.r.scratch_in(format!("{name}.gathered_gradient"), shape, arena)?
         } else {
             source
         };
         let shaped = intake.clip.is_some() || intake.l2;
-        let value = if shaped { keep.r.scratch(format!("{name}.shaped_gradient"), shape)? } else { raw };
+        let value = if shaped { keep.r.scratch_in(format!("{name}.shaped_gradient"), shape, arena + 1)? } else { raw };
         Ok(Gradient { intake, source, raw, value })
     }
 

@@ -70,8 +70,25 @@ impl Recorder {
     pub fn declare(&mut self, name: String, shape: Shape, element: ElementType, role: Role) -> Result<Value> {
         shape.check("declare", &name)?;
         let id = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
-        self.values.push(ValueInfo { name, shape, element, role });
+        self.values.push(ValueInfo { name, shape, element, role, arena: None });
         Ok(Value::dense(id, shape, element))
+    }
+
+    /// A scratch value in an arena, whose number is the caller's choice: see [`ValueInfo::arena`].
+    ///
+    /// # Errors
+    /// As [`external`](Self::external).
+    pub fn scratch_in(&mut self, name: impl Into<String>, shape: Shape, arena: u32) -> Result<Value> {
+        let value = self.scratch(name, shape)?;
+        if let Some(info) = self.values.last_mut() {
+            info.arena = Some(arena);
+        }
+        Ok(value)
+    }
+
+    /// A number above those of all values so far.
+    pub(crate) fn next_id(&self) -> u32 {
+        u32::try_from(self.values.len()).unwrap_or(u32::MAX)
     }
 
     /// Starts a segment: operations from here on belong to it, and an engine can run it by itself, by the index returned here.

@@ -98,7 +98,8 @@ fn pipeline_cache(ctx: &Context) -> Outcome {
         // Vulkan alone has them.
         return Ok(());
     }
-    let stranger = host_device_with(with_cache)?;
+    let descriptor = wgpu::DeviceDescriptor { required_features: wgpu::Features::PIPELINE_CACHE, ..wgpu::DeviceDescriptor::default() };
+    let stranger = pollster::block_on(host.0.request_device(&descriptor)).map_err(|e| e.to_string())?;
     let cache = |device: &wgpu::Device| {
         #[allow(unsafe_code, reason = "an empty cache has no data that could be wrong")]
         // SAFETY: there is no data.
@@ -110,7 +111,7 @@ fn pipeline_cache(ctx: &Context) -> Outcome {
     let guest = Context::from_wgpu(host.1.clone(), host.2.clone(), Some(&host.0))?.with_pipeline_cache(own.clone())?;
     same_bits(&guest, ctx)?;
     ensure(own.get_data().is_some_and(|data| !data.is_empty()), || "the cache has no data to save".into())?;
-    let guest = Context::from_wgpu(host.1.clone(), host.2.clone(), None)?.with_pipeline_cache(cache(&stranger.1))?;
+    let guest = Context::from_wgpu(host.1.clone(), host.2.clone(), None)?.with_pipeline_cache(cache(&stranger.0))?;
     let refused = muon(&guest)?.0.build();
     ensure(matches!(refused, Err(Error::Gpu { during: "create_compute_pipeline", .. })), || format!("{refused:?}"))?;
     let seen = host.3.load(std::sync::atomic::Ordering::SeqCst);

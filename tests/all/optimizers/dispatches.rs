@@ -68,6 +68,18 @@ fn elementwise(ctx: &Context) -> Outcome {
     Ok(())
 }
 
+/// A loss scale and a decay of the gradient are one more dispatch each, whatever the number of tensors.
+fn shaped(ctx: &Context) -> Outcome {
+    for shapes in [&MIXED[..1], &MIXED[..], &MIXED.repeat(9)] {
+        let group = group(AdamW::default(), &tensors(ctx, 1, shapes, true)?).weight_decay(WeightDecay::L2(0.1));
+        let mut optimizer = Optimizer::builder(ctx).group(group).loss_scale(1024.0).build()?;
+        let found = optimizer.next_dispatches().ok_or("no counts")?;
+        ensure((found.dispatches, found.waves) == (5, 5), || format!("{} tensors: {found:?}", shapes.len()))?;
+        optimizer.step()?;
+    }
+    Ok(())
+}
+
 /// Tensors of one arena step as they would alone: weights, state, health; also where one gradient is refused.
 fn joint_is_alone(ctx: &Context) -> Outcome {
     let methods: [Method; 3] = [
@@ -164,6 +176,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         case_gpu("optimizers::dispatches::muon", muon),
         case_gpu("optimizers::dispatches::elementwise", elementwise),
+        case_gpu("optimizers::dispatches::shaped", shaped),
         case("optimizers::dispatches::joint_is_alone", joint_is_alone),
         case_gpu("optimizers::dispatches::preconditioned", preconditioned),
         case_gpu("optimizers::dispatches::of_a_step", counts_of_a_step),
