@@ -9,8 +9,8 @@
 use std::error::Error;
 
 use clap::Parser;
-use layerwise::gpu::{Facts, adapters, choice, variants};
-use layerwise::{Bindings, Context, ElementType, Recorder, Shape, required_features, required_limits, wgpu};
+use layerwise::gpu::{Facts, GemmShape, adapters, choice, variants};
+use layerwise::{Bindings, Context, Recorder, Shape, required_features, required_limits, wgpu};
 
 /// Lists adapters and what the library would do on them.
 #[derive(Parser)]
@@ -41,17 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if shown == 0 {
         println!("no adapter; a Vulkan driver is needed (Debian, Ubuntu: mesa-vulkan-drivers brings a software one)\n");
     }
-    println!("variants by item shape (the same on every device: only portable kernels exist so far)");
-    let (full, half) = (ElementType::F32, ElementType::F16);
-    for (m, n, a, b) in [(8, 100, full, full), (64, 128, full, full), (1024, 1024, full, full), (1024, 1024, half, half)] {
-        let chosen = choice::gemm(m, n, a, b);
-        println!("  gemm {m} x {n}, {a} {b}: {} ({})", chosen.variant, chosen.reason);
-    }
-    for q in [16, 100] {
-        let chosen = choice::kron_factor(q);
-        println!("  kron_factor {q} x {q}: {} ({})", chosen.variant, chosen.reason);
-    }
-    println!("  {} variants in all", variants().len());
+    println!("{} pipelines in all", variants().len());
     Ok(())
 }
 
@@ -77,6 +67,7 @@ fn describe(adapter: &wgpu::Adapter) {
     match context {
         Ok(context) => {
             context.facts().into_iter().for_each(limits);
+            context.facts().into_iter().for_each(choices);
             match check(&context) {
                 Ok(true) => println!("  usable: a 70 x 50 x 70 product is exact\n"),
                 Ok(false) => println!("  NOT usable: a 70 x 50 x 70 product is wrong; please report this driver\n"),
@@ -97,6 +88,14 @@ fn limits(facts: &Facts) {
         facts.workgroup_bytes >> 10,
         if facts.software { "; software: taken only when asked for by name" } else { "" }
     );
+}
+
+/// Which kernels serve which products.
+fn choices(facts: &Facts) {
+    for (m, k, n) in [(8, 1024, 8), (64, 64, 64), (100, 1024, 100), (512, 512, 512), (2048, 2048, 2048), (1, 4096, 300)] {
+        let chosen = choice::gemm(GemmShape::f32(m, k, n), facts);
+        println!("  product {m} x {k} x {n}: {} ({})", chosen.variant, chosen.reason);
+    }
 }
 
 /// One product with a known result.

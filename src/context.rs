@@ -37,7 +37,8 @@ impl PartialEq for Context {
         match (&self.inner, &other.inner) {
             (Inner::Cpu(a), Inner::Cpu(b)) => Arc::ptr_eq(a, b),
             #[cfg(feature = "gpu")]
-            (Inner::Gpu(a), Inner::Gpu(b)) => Arc::ptr_eq(a, b),
+            // With another table of variants it is the same device.
+            (Inner::Gpu(a), Inner::Gpu(b)) => a.device == b.device,
             #[cfg(feature = "gpu")]
             _ => false,
         }
@@ -337,7 +338,7 @@ impl Context {
         Ok(self)
     }
 
-    fn from_device(device: crate::gpu::Device) -> Context {
+    pub(crate) fn from_device(device: crate::gpu::Device) -> Context {
         Context { inner: Inner::Gpu(Arc::new(device)) }
     }
 

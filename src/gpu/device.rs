@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::channel::oneshot;
 
-use super::facts::{Facts, required_features, required_limits};
+use super::facts::{Facts, is_software, required_features, required_limits};
 use super::joint::Job;
 use super::kernels::{Binding, Kernel, Variant};
 use super::params::Params;
@@ -23,14 +23,14 @@ pub(crate) struct Pipeline {
 }
 
 /// A wgpu device with what we keep beside it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Device {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     pub(crate) facts: Facts,
-    pipelines: Mutex<HashMap<Variant, Arc<Pipeline>>>,
+    pipelines: Arc<Mutex<HashMap<Variant, Arc<Pipeline>>>>,
     /// The host's, for pipelines that are still to be compiled.
-    pipeline_cache: Mutex<Option<wgpu::PipelineCache>>,
+    pipeline_cache: Arc<Mutex<Option<wgpu::PipelineCache>>>,
     /// Bound where a kernel does not use a read binding.
     pub(crate) nothing: wgpu::Buffer,
     /// Why the device was lost. Only a device that we made ourselves tells us: on a host's, the callback is the host's.
@@ -58,11 +58,6 @@ fn rank(info: &wgpu::AdapterInfo) -> u32 {
         wgpu::DeviceType::Other => 3,
         wgpu::DeviceType::Cpu => 4,
     }
-}
-
-fn is_software(info: &wgpu::AdapterInfo) -> bool {
-    let name = info.name.to_lowercase();
-    info.device_type == wgpu::DeviceType::Cpu || ["llvmpipe", "lavapipe", "swiftshader", "softpipe"].iter().any(|s| name.contains(s))
 }
 
 fn matches(info: &wgpu::AdapterInfo, part: &str) -> bool {
@@ -119,15 +114,18 @@ impl Device {
     }
 
     pub(crate) fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, _adapter: Option<&wgpu::Adapter>) -> Result<Device> {
-        let facts = Facts::of(&device);
+        let mut facts = Facts::of(&device);
+        if let Ok(name) = std::env::var("LAYERWISE_GEMM") {
+            facts.gemm.forced = Some(name.parse()?);
+        }
         facts.check(device.limits().max_storage_buffers_per_shader_stage)?;
         let nothing = in_scopes(&device, "create_buffer", || buffer(&device, "layerwise nothing", 256, false))?;
         Ok(Device {
             device,
             queue,
             facts,
-            pipelines: Mutex::default(),
-            pipeline_cache: Mutex::default(),
+            pipelines: Arc::default(),
+            pipeline_cache: Arc::default(),
             nothing,
             lost: Arc::default(),
             own: false,
@@ -307,9 +305,17 @@ impl Device {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let module = self
-            .device
-            .create_shader_module(wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(variant.source().into()) });
+        let descriptor = wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(variant.source().into()) };
+        // Loop counters and clamps of workgroup arrays cost a third of a product's time; debug builds keep them.
+        #[allow(
+            unsafe_code,
+            reason = "the shaders are our own: every loop ends, and indices stay inside their arrays (tests run them on every shape)"
+        )]
+        let module = if cfg!(debug_assertions) {
+            self.device.create_shader_module(descriptor)
+        } else {
+            unsafe { self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+        };
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label,
             layout: Some(&pipeline_layout),

@@ -1,5 +1,6 @@
 //! What we know of an adapter and device, as plain numbers.
 
+use super::choice::GemmTable;
 use crate::error::{Error, Result};
 
 /// Facts that lowering and choice depend on. Plain data: counts can be computed for a device that is not there.
@@ -27,10 +28,14 @@ pub struct Facts {
     pub workgroup_invocations: u32,
     /// The device was made with subgroup operations.
     pub subgroups: bool,
+    /// Least and largest number of invocations of a subgroup; none without subgroup operations.
+    pub subgroup_sizes: Option<(u32, u32)>,
     /// The device was made with f16 arithmetic.
     pub f16: bool,
     /// The device was made with cooperative matrices.
     pub cooperative_matrix: bool,
+    /// What stands above the built-in choice of matrix-product variants.
+    pub gemm: GemmTable,
 }
 
 impl Facts {
@@ -49,18 +54,20 @@ impl Facts {
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             workgroup_invocations: limits.max_compute_invocations_per_workgroup,
             subgroups: false,
+            subgroup_sizes: None,
             f16: false,
             cooperative_matrix: false,
+            gemm: GemmTable::default(),
         }
     }
 
     pub(crate) fn of(device: &wgpu::Device) -> Facts {
         let (limits, features, info) = (device.limits(), device.features(), device.adapter_info());
         Facts {
+            software: is_software(&info),
             name: info.name,
             backend: format!("{:?}", info.backend),
             driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
-            software: info.device_type == wgpu::DeviceType::Cpu,
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             max_binding_bytes: limits.max_storage_buffer_binding_size,
             max_buffer_bytes: limits.max_buffer_size,
@@ -68,8 +75,10 @@ impl Facts {
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             workgroup_invocations: limits.max_compute_invocations_per_workgroup,
             subgroups: features.contains(wgpu::Features::SUBGROUP),
+            subgroup_sizes: features.contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size)),
             f16: features.contains(wgpu::Features::SHADER_F16),
             cooperative_matrix: features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+            gemm: GemmTable::default(),
         }
     }
 
@@ -92,11 +101,17 @@ impl Facts {
     }
 }
 
-/// The features that the library uses where `adapter` has them. None is needed.
+/// Software rasterisers, by kind or by name: GL tells "other" for them.
+pub(crate) fn is_software(info: &wgpu::AdapterInfo) -> bool {
+    let name = info.name.to_lowercase();
+    info.device_type == wgpu::DeviceType::Cpu || ["llvmpipe", "lavapipe", "swiftshader", "softpipe"].iter().any(|s| name.contains(s))
+}
+
+/// The features that the library uses where `adapter` has them. None is needed: portable kernels always exist.
 ///
-/// The portable kernels use no optional feature, so today the set is empty; ask for it all the same, so that a later release finds what it wants.
-pub fn required_features(_adapter: &wgpu::Adapter) -> wgpu::Features {
-    wgpu::Features::empty()
+/// `SUBGROUP`: products that broadcast between lanes.
+pub fn required_features(adapter: &wgpu::Adapter) -> wgpu::Features {
+    adapter.features() & wgpu::Features::SUBGROUP
 }
 
 /// The limits to request a device with: WebGPU's defaults, with buffer and binding sizes raised to what `adapter` offers.

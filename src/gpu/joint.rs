@@ -91,7 +91,7 @@ pub(crate) fn join(placed: &[Placed], max_binding_bytes: u64) -> Vec<Vec<Vec<usi
         result[wave].push(unit);
     }
     // Those of one wave are independent: neighbours with one pipeline need not set it twice.
-    let variant = |unit: &Vec<usize>| unit.first().map(|&i| placed[i].dispatch.variant).map(|v| (v.kernel, v.tunables));
+    let variant = |unit: &Vec<usize>| unit.first().map(|&i| placed[i].dispatch.variant).map(|v| (v.kernel, v.tunables, v.flags));
     result.iter_mut().for_each(|wave| wave.sort_by_key(variant));
     result
 }

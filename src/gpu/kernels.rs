@@ -36,6 +36,11 @@ macro_rules! kernels {
 
 kernels! {
     GEMM = "gemm" [a Read, b Read, d Read, out Write, block Read],
+    GEMM_BROADCAST = "gemm_broadcast" [a Read, b Read, d Read, out Write, block Read],
+    GEMM_LARGE = "gemm_large" [a Read, b Read, d Read, out Write, block Read],
+    GEMM_REGISTER = "gemm_register" [a Read, b Read, d Read, out Write, block Read],
+    GEMM_SKINNY = "gemm_skinny" [a Read, b Read, d Read, out Write, block Read],
+    GEMM_SMALL = "gemm_small" [a Read, b Read, d Read, out Write, block Read],
     KRON_FACTOR = "kron_factor" [x Read, out Write, block Read, gate Read],
     AXPBY = "axpby" [x Read, y Read, out Write, block Read, gate Read, jobs Read],
     ACTIVATION = "activation" [x Read, times Read, out Write],
@@ -89,17 +94,27 @@ pub struct Variant {
     pub kernel: &'static str,
     /// `const NAME: TYPE = value;` lines that replace those of the file.
     pub tunables: &'static [(&'static str, &'static str)],
+    /// Bits of [`FLAGS`] whose `const NAME: bool = false;` lines become true.
+    pub flags: u16,
 }
+
+/// Switches of the product kernels: what a product does not need is not compiled.
+pub const FLAGS: [&str; 9] = ["A_F16", "B_F16", "ADD_D", "IN_PLACE", "SYMMETRIC", "RUNNING_MEAN", "BLOCK", "GATED", "GATE_IN_D"];
 
 impl Kernel {
     /// The kernel as its file stands.
     pub const fn plain(&self) -> Variant {
-        Variant { kernel: self.name, tunables: &[] }
+        Variant { kernel: self.name, tunables: &[], flags: 0 }
     }
 
     /// The kernel with other values of its tunables.
     pub const fn with(&self, tunables: &'static [(&'static str, &'static str)]) -> Variant {
-        Variant { kernel: self.name, tunables }
+        Variant { kernel: self.name, tunables, flags: 0 }
+    }
+
+    /// True where the device needs subgroup operations.
+    pub fn needs_subgroups(&self) -> bool {
+        self.source.contains("subgroupBroadcast(")
     }
 
     /// True if it has a variant that does the work of several dispatches, each described in the table `jobs`.
@@ -119,16 +134,22 @@ const JOINT: &[(&str, &str)] = &[("JOINT", "true")];
 impl Variant {
     /// The variant that does the work of several dispatches of this one.
     pub fn joint(&self) -> Option<Variant> {
-        let joins = self.tunables.is_empty() && Kernel::named(self.kernel).is_some_and(Kernel::joins);
-        joins.then_some(Variant { kernel: self.kernel, tunables: JOINT })
+        let joins = self.tunables.is_empty() && self.flags == 0 && Kernel::named(self.kernel).is_some_and(Kernel::joins);
+        joins.then_some(Variant { kernel: self.kernel, tunables: JOINT, flags: 0 })
     }
 
-    /// The WGSL with the tunables' lines replaced. A tunable that the file does not declare changes nothing, which a test refuses.
+    /// The switches that are on.
+    pub fn switches(&self) -> impl Iterator<Item = &'static str> {
+        let flags = self.flags;
+        FLAGS.into_iter().enumerate().filter(move |(bit, _)| flags >> bit & 1 == 1).map(|(_, name)| name)
+    }
+
+    /// The WGSL with the tunables' and switches' lines replaced. One that the file does not declare changes nothing, which a test refuses.
     pub fn source(&self) -> String {
         let source = Kernel::named(self.kernel).map_or("", |k| k.source);
         let mut text = String::with_capacity(source.len());
         for line in source.lines() {
-            let replaced = self.tunables.iter().find_map(|(name, value)| {
+            let replaced = self.tunables.iter().copied().chain(self.switches().map(|name| (name, "true"))).find_map(|(name, value)| {
                 let rest = line.strip_prefix("const ")?.strip_prefix(name)?.strip_prefix(':')?;
                 let (kind, _) = rest.split_once('=')?;
                 Some(format!("const {name}:{kind}= {value};"))
@@ -143,9 +164,7 @@ impl Variant {
 impl std::fmt::Display for Variant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.kernel)?;
-        for (name, value) in self.tunables {
-            write!(f, " {name}={value}")?;
-        }
-        Ok(())
+        self.tunables.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))?;
+        self.switches().try_for_each(|name| write!(f, " {name}"))
     }
 }

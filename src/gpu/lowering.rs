@@ -9,10 +9,11 @@ use super::kernels::{
     QR_SIGNS, QUOTIENT, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOFTMAX_CROSS_ENTROPY, SOLVE_TRIANGULAR, SORT_COLUMNS,
     SPECTRAL_DIVIDE, SPECTRUM_SCALE, STANDARDISE, STANDARDISE_GRADIENT, STEP_SCALE, Variant,
 };
+use super::ladder::{GemmShape, flag};
 use super::params::{Params, ViewParams};
 use crate::plan::{
-    Activation, Clock, Coef, ControlStage, DecayForm, Distribution, EIGH_PAIR, Eigh, Gemm, LinkForm, MomentumForm, Op, Order, Qr,
-    ReduceKind, Stage, Value,
+    Activation, Clock, Coef, ControlStage, DecayForm, Distribution, EIGH_PAIR, Eigh, Gemm, KronFactor, LinkForm, MomentumForm, Op, Order,
+    Qr, ReduceKind, Stage, Value,
 };
 use crate::tensor::ElementType;
 
@@ -167,13 +168,42 @@ impl Builder<'_> {
     fn gemm(&mut self, op: Gemm) {
         let in_place = op.d == Some(op.out);
         let d = op.d.filter(|_| !in_place && !op.beta.is_zero());
-        let (m, n, batch) = (op.out.rows, op.out.cols, self.batch);
-        let choice::Choice { variant, tile, .. } = choice::gemm(m, n, op.a.element, op.b.element);
-        let n_flags = flags(&[(d.is_some(), 1), (in_place && !op.beta.is_zero(), 2), (op.symmetric, 4)]);
-        let gate = op.gate.map_or(0, |column| column as usize + 1);
-        let values = [Some(op.a), Some(op.b), d, Some(op.out), op.block];
-        let grid = [m.div_ceil(tile) * n.div_ceil(tile), 1, batch];
-        self.push(variant, &values, &[op.alpha, op.beta, op.gamma], [n_flags, gate, 0], grid);
+        let flags = switches(&[
+            (d.is_some(), flag::ADD_D),
+            (in_place && !op.beta.is_zero(), flag::IN_PLACE),
+            (op.symmetric, flag::SYMMETRIC),
+            (op.gate.is_some(), flag::GATED),
+        ]);
+        let gate = op.gate.map_or(0, |column| column as usize);
+        self.product([op.a, op.b, op.out], d, op.block, [op.alpha, op.beta, op.gamma], (flags, gate));
+    }
+
+    /// A Kronecker factor without a column of ones: a symmetric product and a running average.
+    fn kron_factor(&mut self, op: &KronFactor) {
+        #[allow(clippy::cast_precision_loss, reason = "sample counts are far below 2^24")]
+        let weight = Coef::Const(op.scale / op.x.rows as f32);
+        let flags = switches(&[(!op.decay.is_zero(), flag::IN_PLACE), (op.gate.is_some(), flag::GATE_IN_D)]);
+        let average = flags | flag::SYMMETRIC | flag::RUNNING_MEAN;
+        self.product([op.x.t(), op.x, op.out], op.gate, op.block, [weight, op.decay, Coef::Const(0.0)], (average, 0));
+    }
+
+    /// One product by the chosen variant; transposed as a whole where that suits the variant.
+    fn product(
+        &mut self,
+        [a, b, out]: [Value; 3],
+        d: Option<Value>,
+        block: Option<Value>,
+        coefficients: [Coef; 3],
+        (flags, gate): (u16, usize),
+    ) {
+        let shape = GemmShape { m: out.rows, k: a.cols, n: out.cols, a: a.element, b: b.element };
+        let variant = choice::gemm(shape, self.facts).variant;
+        let swap = (variant.wants_few_rows() && shape.m > shape.n) || (variant.wants_few_columns() && shape.m < shape.n);
+        let (a, b, d, out) = if swap { (b.t(), a.t(), d.map(Value::t), out.t()) } else { (a, b, d, out) };
+        let columns = coefficients.iter().any(|c| matches!(c, Coef::Column { .. }));
+        let rung = variant.rung(a.element, b.element, flags | switches(&[(columns, flag::BLOCK)]));
+        let grid = [out.rows.div_ceil(rung.rows) * out.cols.div_ceil(rung.cols), 1, self.batch.div_ceil(rung.items)];
+        self.push(rung.variant, &[Some(a), Some(b), d, Some(out), block], &coefficients, [0, gate, 0], grid);
     }
 
     /// Workgroups of whole columns of `x`: one column where its rows are neighbours in memory, 16 where its columns are.
@@ -195,6 +225,10 @@ fn narrow(x: usize) -> u32 {
     x as u32
 }
 
+fn switches(list: &[(bool, u16)]) -> u16 {
+    list.iter().map(|(on, bit)| if *on { *bit } else { 0 }).sum()
+}
+
 fn flags(list: &[(bool, usize)]) -> usize {
     list.iter().map(|(set, bit)| if *set { *bit } else { 0 }).sum()
 }
@@ -205,10 +239,11 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
     let batch = b.batch;
     match *op {
         Op::Gemm(op) => b.gemm(op),
+        Op::KronFactor(op) if !op.ones => b.kron_factor(&op),
         Op::KronFactor(op) => {
-            let choice::Choice { variant, tile, .. } = choice::kron_factor(op.out.rows);
+            let (variant, tile) = choice::kron_factor(op.out.rows);
             let side = op.out.rows.div_ceil(tile);
-            let n = [usize::from(op.ones), usize::from(op.gate.is_some()), 0];
+            let n = [1, usize::from(op.gate.is_some()), 0];
             let coefficients = [op.decay, Coef::Const(op.scale)];
             b.push(variant, &[Some(op.x), Some(op.out), op.block, op.gate], &coefficients, n, [side * side, 1, batch]);
         }

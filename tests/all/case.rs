@@ -70,6 +70,23 @@ pub(crate) fn case_gpu<E: Into<Failed>>(name: impl Into<String>, run: impl Fn(&C
     build(name, GPU, run)
 }
 
+/// Runs on the GPU with one variant of the product kernels wherever it fits: `name::variant::gpu`. Ignored, with the reason, where the device can't run the variant.
+#[cfg(feature = "gpu")]
+pub(crate) fn trial_variant(name: &str, variant: layerwise::gpu::GemmVariant, run: fn(&Context) -> Outcome) -> Trial {
+    use layerwise::gpu::{GemmShape, GemmTable};
+    let test = move || {
+        let context = gpu::shared()?;
+        // Covers every special shape: what does not fit here is not for this device.
+        let able = context.facts().is_some_and(|facts| variant.fits(GemmShape::f32(8, 8, 8), facts));
+        if !able {
+            return Ok(libtest_mimic::Completion::ignored_with(format!("this device can't run `{variant}`")));
+        }
+        run(&context.with_gemm_table(GemmTable { forced: Some(variant), ..GemmTable::default() })?)?;
+        Ok(libtest_mimic::Completion::Completed)
+    };
+    Trial::ignorable_test(format!("{name}::{variant}::gpu"), test).with_ignored_flag(gpu::off())
+}
+
 /// Needs no device.
 pub(crate) fn case_host<E: Into<Failed>>(name: impl Into<String>, run: impl Fn() -> Result<(), E> + Send + Sync + 'static) -> Case {
     build(name, &[Device::Host], move |_| run())

@@ -12,6 +12,8 @@ mod embed;
 mod faults;
 mod golden;
 mod kernels;
+#[cfg(feature = "gpu")]
+mod ladder;
 mod linalg;
 mod matrix_functions;
 mod optimizers;
@@ -53,6 +55,11 @@ fn main() -> ExitCode {
     cases.extend(parity::cases());
     #[cfg(feature = "gpu")]
     cases.extend(shaders::cases());
-    let trials = cases.into_iter().flat_map(case::Case::trials).collect();
+    #[cfg(feature = "gpu")]
+    cases.extend(ladder::cases());
+    #[allow(unused_mut, reason = "without GPU there are no variants")]
+    let mut trials: Vec<_> = cases.into_iter().flat_map(case::Case::trials).collect();
+    #[cfg(feature = "gpu")]
+    trials.extend(kernels::variant_trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }

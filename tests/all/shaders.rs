@@ -39,7 +39,7 @@ fn ensure(condition: bool, message: impl FnOnce() -> String) -> Outcome {
 /// Parses and validates with core WGSL alone (`unpack2x16float` belongs to it), which includes that barriers stand in uniform control flow.
 fn module(source: &str) -> Result<(Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32).validate(&module);
+    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP).validate(&module);
     info.map(|info| (module, info)).map_err(|e| e.emit_to_string(source))
 }
 
@@ -164,7 +164,7 @@ fn header(kernel: &Kernel) -> Outcome {
 fn tunables() -> Outcome {
     for variant in variants() {
         let source = variant.source();
-        for (name, value) in variant.tunables {
+        for (name, value) in variant.tunables.iter().copied().chain(variant.switches().map(|name| (name, "true"))) {
             let declared = source.lines().any(|l| l.starts_with(&format!("const {name}:")) && l.ends_with(&format!("= {value};")));
             ensure(declared, || format!("{variant}: {name} is no tunable"))?;
         }
@@ -184,14 +184,22 @@ fn written() -> Outcome {
         let words = spv::write_vec(&module, &info, &spv::Options::default(), Some(&spirv)).map_err(|e| context("SPIR-V", &e))?;
         ensure(words.first() == Some(&0x0723_0203), || context("SPIR-V", &"no magic number"))?;
 
-        let options = msl::Options { lang_version: (2, 0), ..msl::Options::default() };
+        let subgroups = Kernel::named(variant.kernel).is_some_and(Kernel::needs_subgroups);
+        let options = msl::Options { lang_version: if subgroups { (2, 1) } else { (2, 0) }, ..msl::Options::default() };
         let (text, _) = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default()).map_err(|e| context("MSL", &e))?;
         ensure(text.contains("kernel void"), || context("MSL", &"no kernel"))?;
 
-        let (mut text, options, pipeline) = (String::new(), hlsl::Options::default(), hlsl::PipelineOptions::default());
+        let (mut text, mut options, pipeline) = (String::new(), hlsl::Options::default(), hlsl::PipelineOptions::default());
+        if subgroups {
+            options.shader_model = hlsl::ShaderModel::V6_0;
+        }
         hlsl::Writer::new(&mut text, &options, &pipeline).write(&module, &info, None).map_err(|e| context("HLSL", &e))?;
         ensure(text.contains("numthreads"), || context("HLSL", &"no entry point"))?;
 
+        if subgroups {
+            // GL has none, and the choice goes by the device.
+            continue;
+        }
         let options = glsl::Options { version: glsl::Version::new_gles(310), ..glsl::Options::default() };
         let pipeline = glsl::PipelineOptions { shader_stage: stage, entry_point: variant.kernel.into(), multiview: None };
         let mut text = String::new();

@@ -77,6 +77,16 @@ fn every_operation_has_a_row() -> Outcome {
     Err(format!("rows differ from `Op::NAMES`: {:?}", named.symmetric_difference(&wanted)).into())
 }
 
+/// Every variant of the products, on every row.
+#[cfg(feature = "gpu")]
+pub(crate) fn variant_trials() -> Vec<libtest_mimic::Trial> {
+    let products = rows().into_iter().filter(|row| matches!(row.0, "gemm" | "kron_factor"));
+    let trials = products.flat_map(|(op, name, test)| {
+        layerwise::gpu::GemmVariant::ALL.map(|variant| crate::case::trial_variant(&format!("kernels::{op}::{name}"), variant, test))
+    });
+    trials.collect()
+}
+
 pub(crate) fn cases() -> Vec<Case> {
     let table = rows().into_iter().map(|(op, variant, test)| case_kernel(format!("kernels::{op}::{variant}"), test));
     table.chain([case_host("kernels::every_operation_has_a_row", every_operation_has_a_row)]).collect()
