@@ -45,7 +45,9 @@ fn wanted(name: &str) -> bool {
     let mut parts = name.split("::").skip(2);
     let (row, variant) = (parts.next().unwrap_or_default(), parts.next());
     let table = variant.is_none() || matches!(row, "plain" | "symmetric" | "running_average");
-    ROWS.iter().any(|(_, case)| *case == name) || name == FEATURES || (name.starts_with("kernels::") && table && !name.contains(LARGE_GRIDS))
+    ROWS.iter().any(|(_, case)| *case == name)
+        || name == FEATURES
+        || (name.starts_with("kernels::") && table && !name.contains(LARGE_GRIDS))
 }
 
 /// All trials, or those that `LAYERWISE_ROWS` asks for; what can't be selected is a trial that fails.
