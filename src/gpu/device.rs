@@ -101,7 +101,8 @@ impl Device {
         };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("layerwise"),
-            required_features: required_features(adapter),
+            // The clock is for the one who measures; the library itself does not use it.
+            required_features: required_features(adapter) | (adapter.features() & wgpu::Features::TIMESTAMP_QUERY),
             required_limits: required_limits(adapter),
             ..wgpu::DeviceDescriptor::default()
         };
