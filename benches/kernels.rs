@@ -20,7 +20,7 @@ fn main() {
         let mut run = |title: &str, bound: Bound, plans: Vec<(String, Plan)>| {
             let mut group = Criterion::benchmark_group(&mut criterion, title);
             for (id, plan) in plans {
-                device.bench(&mut group, title, &id, &mut rig::operands::bind(&device.context, &plan), &[0], bound);
+                device.bench(&mut group, title, &id, &plan, bound);
             }
         };
         run("gemm", Bound::Flops, products(product));

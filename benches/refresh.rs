@@ -18,9 +18,8 @@ fn main() {
         for (name, cubes, record) in ROUTINES {
             let mut group = criterion.benchmark_group(name);
             for (batch, n) in SIZES.into_iter().filter(|size| size.1 <= rig::largest()) {
-                let mut prepared = rig::operands::bind(&device.context, &plan(batch, n, record));
                 let bound = cubes.map_or(Bound::Flops, |cubes| Bound::Nominal(cubes * (batch * n.pow(3)) as u64));
-                device.bench(&mut group, name, &format!("{batch}x({n}x{n})"), &mut prepared, &[0], bound);
+                device.bench(&mut group, name, &format!("{batch}x({n}x{n})"), &plan(batch, n, record), bound);
             }
         }
     }

@@ -15,9 +15,12 @@ use layerwise::optim::{Accumulation, AdamW, EpsilonScale, Graft, Group, Method, 
 use layerwise::plan::Order;
 use layerwise::{Context, Plan, Recorder, Shape, Tensor, linalg};
 
-/// Repetitions go on for as long, after as long a warm-up.
-const SPAN: Duration = Duration::from_millis(1500);
-/// And at least as often.
+/// Repetitions go on for as long, after as long a warm-up: `PEERS_SPAN` seconds.
+fn span() -> Duration {
+    Duration::from_secs_f64(std::env::var("PEERS_SPAN").map_or(1.5, |text| text.parse().expect("PEERS_SPAN is a number of seconds")))
+}
+
+/// And repetitions at least as often.
 const REPETITIONS: usize = 5;
 /// Sets of gradients that take turns, so that statistics have something to gather.
 const GRADIENTS: usize = 4;
@@ -180,14 +183,14 @@ fn measure(name: &str, scale: f64, before: &mut dyn FnMut(), run: &mut dyn FnMut
         run(runs).as_secs_f64() / runs as f64
     };
     let (warming, mut once, mut turns) = (Instant::now(), f64::INFINITY, 0);
-    while warming.elapsed() < SPAN || turns < 3 {
+    while warming.elapsed() < span() || turns < 3 {
         once = once.min(timed(1));
         turns += 1;
     }
     let runs = rig::between_waits(once);
     timed(runs);
     let (began, mut times) = (Instant::now(), Vec::new());
-    while began.elapsed() < SPAN || times.len() < REPETITIONS {
+    while began.elapsed() < span() || times.len() < REPETITIONS {
         times.push(timed(runs));
     }
     times.sort_by(f64::total_cmp);

@@ -4,6 +4,7 @@
 
 PEERS_DEVICE is cpu or cuda (default: cuda if there is one), PEERS_THREADS the CPU's threads. Lines in tabs: `time`, who, workload, median, minimum,
 repetitions; microseconds for one run. Gradients are given, there is no forward and no backward pass; four sets of them take turns."""
+import importlib.metadata
 import itertools
 import sys
 import warnings
@@ -44,7 +45,7 @@ try:
         ("shampoo grafted every step", "pytorch-optimizer", 1, lambda p: po.ScalableShampoo(p, 1e-3, preconditioning_compute_steps=1, **scalable)),
         ("shampoo grafted every 10", "pytorch-optimizer", 10, lambda p: po.ScalableShampoo(p, 1e-3, preconditioning_compute_steps=10, **scalable)),
     ]
-    print(f"info\tpytorch-optimizer\tversion\tpytorch-optimizer {po.__version__ if hasattr(po, '__version__') else ''}")
+    print(f"info\tpytorch-optimizer\tversion\tpytorch-optimizer {importlib.metadata.version('pytorch_optimizer')}")
 except ImportError:
     print("info\tpytorch-optimizer\tversion\tnot installed")
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use layerwise::plan::{Axpby, Cost};
+use layerwise::plan::Axpby;
 use layerwise::{Context, Plan, Prepared};
 
 use operands::{bind, plan_of, product};
@@ -45,6 +45,12 @@ pub(crate) enum Bound {
 /// True if each bench runs once to show that it works.
 pub(crate) fn smoke() -> bool {
     !std::env::args().any(|a| a == "--bench") || std::env::args().any(|a| a == "--test")
+}
+
+/// True where the command line names no bench or a part of this one's name: criterion skips the others too, but only once they are made.
+pub(crate) fn wanted(name: &str) -> bool {
+    let mut parts = std::env::args().skip(1).filter(|a| !a.starts_with('-')).peekable();
+    parts.peek().is_none() || parts.any(|part| name.contains(&part))
 }
 
 /// Criterion with short times: a bench is run before and after a change, in turn, rather than once for long.
@@ -119,17 +125,12 @@ impl Device {
         device
     }
 
-    /// One bench of `segments` of a prepared plan; prints its best rate and what part of the ceiling that is.
-    pub(crate) fn bench(
-        &self,
-        group: &mut BenchmarkGroup<'_, WallTime>,
-        title: &str,
-        id: &str,
-        prepared: &mut Prepared,
-        segments: &[usize],
-        bound: Bound,
-    ) {
-        let cost: Cost = segments.iter().map(|&s| prepared.plan().cost(Some(s))).sum();
+    /// One bench of a plan; prints its best rate and what part of the ceiling that is.
+    pub(crate) fn bench(&self, group: &mut BenchmarkGroup<'_, WallTime>, title: &str, id: &str, plan: &Plan, bound: Bound) {
+        if !wanted(&format!("{title}/{}/{id}", self.label)) {
+            return;
+        }
+        let (prepared, segments, cost) = (&mut bind(&self.context, plan), &[0], plan.cost(None));
         let (work, throughput) = match bound {
             Bound::Flops => (cost.flops, Throughput::Elements(cost.flops)),
             Bound::Bytes => (cost.bytes, Throughput::BytesDecimal(cost.bytes)),

@@ -8,9 +8,13 @@ use std::time::{Duration, Instant};
 use burn::optim::{AdamWConfig, MuonConfig, Optimizer};
 use burn::tensor::{Device, DeviceKind, Distribution, Tensor};
 
-/// Repetitions go on for as long, after as long a warm-up, and at least [`REPETITIONS`] times.
-const SPAN: Duration = Duration::from_millis(1500);
-const REPETITIONS: usize = 7;
+/// Repetitions go on for as long, after as long a warm-up: `PEERS_SPAN` seconds.
+fn span() -> Duration {
+    Duration::from_secs_f64(std::env::var("PEERS_SPAN").map_or(1.5, |text| text.parse().expect("PEERS_SPAN is a number of seconds")))
+}
+
+/// And repetitions at least as often.
+const REPETITIONS: usize = 5;
 /// Runs between two waits: a power of two that takes about as long, but no more than 64.
 const BETWEEN_WAITS: f64 = 0.02;
 
@@ -77,14 +81,14 @@ fn measure(device: &Device, name: &str, mut run: impl FnMut(usize)) {
         start.elapsed().as_secs_f64() / runs as f64
     };
     let (warming, mut once, mut turns) = (Instant::now(), f64::INFINITY, 0);
-    while warming.elapsed() < SPAN || turns < 3 {
+    while warming.elapsed() < span() || turns < 3 {
         once = once.min(timed(1));
         turns += 1;
     }
     let runs = (0..7).map(|i| 1usize << i).find(|&runs| runs as f64 * once > BETWEEN_WAITS).unwrap_or(64);
     timed(runs);
     let (began, mut times) = (Instant::now(), Vec::new());
-    while began.elapsed() < SPAN || times.len() < REPETITIONS {
+    while began.elapsed() < span() || times.len() < REPETITIONS {
         times.push(timed(runs));
     }
     times.sort_by(f64::total_cmp);
