@@ -1,7 +1,7 @@
 // out = alpha a b + beta d + gamma I
 // a [m, k], b [k, n], d and out [m, n], per item; any strides; a and b f32 or packed f16.
 // One workgroup a tile of 4 TY x 4 TX; each invocation 4 x 4 elements in registers; workgroup z (strided) over items, x and y (strided) over tiles.
-// Preconditions: out shares no element with a or b; d is out (flag n.y bit 1) or a buffer of its own. n.z = column + 1 of the block's gate, 0 for none.
+// Preconditions: out shares no element with a or b; d is out (n.y bit 1) or a buffer of its own; n.y bit 2: symmetric, the lower triangle is computed and mirrored. n.z = column + 1 of the block's gate, 0 for none.
 // Source: textbook tiling; operand tiles as vec4 along m and n, so that the inner loop is four vector multiply-adds.
 const TX: u32 = 16u;
 const TY: u32 = 16u;
@@ -10,8 +10,7 @@ const A_F16: bool = false;
 const B_F16: bool = false;
 // end of tunables
 const NONE: u32 = 0xffffffffu;
-const HAS_D: u32 = 1u;
-const IN_PLACE: u32 = 2u;
+const HAS_D: u32 = 1u; const IN_PLACE: u32 = 2u; const SYMMETRIC: u32 = 4u; // bits of n.y
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
 struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 
@@ -24,14 +23,14 @@ struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: ve
 
 var<workgroup> a_tile: array<vec4<f32>, TILE_K * TY>;
 var<workgroup> b_tile: array<vec4<f32>, TILE_K * TX>;
+
 fn item_offset(v: u32, b: u32) -> u32 {
     return p.views[v].offset + (b / p.views[v].div) % p.views[v].modulo * p.views[v].item;
 }
 
 fn coefficient(i: u32, block_item: u32) -> f32 {
-    let c = p.coef[i];
-    if (p.column[i] == NONE) { return c; }
-    return c * block[block_item + p.column[i] * p.views[4].col];
+    if (p.column[i] == NONE) { return p.coef[i]; }
+    return p.coef[i] * block[block_item + p.column[i] * p.views[4].col];
 }
 
 fn load_a(at: u32) -> f32 {
@@ -73,7 +72,8 @@ fn quad_b(item: u32, k: u32, c: u32, depth: u32) -> vec4<f32> {
 }
 
 fn store(item: u32, d_item: u32, r: u32, c: u32, value: f32, beta: f32, gamma: f32) {
-    if (r >= p.views[3].rows || c >= p.views[3].cols) { return; }
+    let mirrored = (p.n.y & SYMMETRIC) != 0u;
+    if (r >= p.views[3].rows || c >= p.views[3].cols || (mirrored && c > r)) { return; }
     let at = item + r * p.views[3].row + c * p.views[3].col;
     var result = value;
     if ((p.n.y & IN_PLACE) != 0u) {
@@ -83,6 +83,7 @@ fn store(item: u32, d_item: u32, r: u32, c: u32, value: f32, beta: f32, gamma: f
     }
     if (r == c) { result += gamma; }
     out[at] = result;
+    if (mirrored && c < r) { out[item + c * p.views[3].row + r * p.views[3].col] = result; }
 }
 
 fn store_row(item: u32, d_item: u32, r: u32, c: u32, values: vec4<f32>, beta: f32, gamma: f32) {
@@ -107,6 +108,8 @@ fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         for (var tile = group.x + group.y * groups.x; tile < tiles; tile += groups.x * groups.y) {
             let row = tile / tiles_n * 4u * TY;
             let col = tile % tiles_n * 4u * TX;
+            // Tiles above the diagonal are mirror images; the condition depends on the workgroup alone.
+            if ((p.n.y & SYMMETRIC) != 0u && col >= row + 4u * TY) { continue; }
             var acc = mat4x4<f32>();
             for (var k0 = 0u; k0 < depth; k0 += TILE_K) {
                 // Sums of sums: the rounding of a long product grows with the number of tiles, not of terms.
@@ -133,9 +136,7 @@ fn gemm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 // Everyone has multiplied before the tiles are overwritten.
                 workgroupBarrier();
             }
-            let alpha = coefficient(0u, block_item);
-            let beta = coefficient(1u, block_item);
-            let gamma = coefficient(2u, block_item);
+            let alpha = coefficient(0u, block_item); let beta = coefficient(1u, block_item); let gamma = coefficient(2u, block_item);
             let o = item_offset(3u, item);
             let d_item = item_offset(2u, item);
             let r = row + 4u * local.y;

@@ -88,7 +88,14 @@ pub(super) fn gemm(op: &Gemm, memory: &mut Memory<'_>) {
                 Addend::Other(d, view) => scaled_copy(d, &view, beta, item, &v),
             }
             let accumulate = if matches!(addend, Addend::None) { Accum::Replace } else { Accum::Add };
-            matmul(mat_mut(item, &v), accumulate, mat(a.0, &a.1), mat(b.0, &b.1), alpha, par(flops));
+            if op.symmetric {
+                lower_triangle(item, &v, accumulate, a, b, alpha, par(flops));
+            } else {
+                matmul(mat_mut(item, &v), accumulate, mat(a.0, &a.1), mat(b.0, &b.1), alpha, par(flops));
+            }
+        }
+        if op.symmetric {
+            mirror(item, &v);
         }
         if !op.gamma.is_zero() {
             for r in 0..v.rows.min(v.cols) {
@@ -102,6 +109,29 @@ pub(super) fn gemm(op: &Gemm, memory: &mut Memory<'_>) {
 /// Rows of a block row of a symmetric product: small enough to skip most of the upper triangle, large enough for faer's tiles (the fastest measured).
 fn block_rows(q: usize) -> usize {
     if q <= 256 { 32 } else { 96 }
+}
+
+/// The lower triangle of `a b` and some of what is above: block rows by plain products, between half and all of the square's work, half for large results.
+fn lower_triangle(item: &mut [f32], v: &Value, accumulate: Accum, a: (&[f32], Value), b: (&[f32], Value), alpha: f32, par: Par) {
+    let step = block_rows(v.rows);
+    for first in (0..v.rows).step_by(step) {
+        let height = step.min(v.rows - first);
+        let part = Value { rows: height, cols: first + height, ..*v };
+        let rows = Value { offset: 0, rows: height, ..a.1 };
+        let cols = Value { offset: 0, cols: first + height, ..b.1 };
+        let out = mat_mut(&mut item[first * v.row_stride..], &part);
+        matmul(out, accumulate, mat(&a.0[first * a.1.row_stride..], &rows), mat(b.0, &cols), alpha, par);
+    }
+}
+
+/// Copies the lower triangle to the upper one.
+fn mirror(item: &mut [f32], v: &Value) {
+    let at = |r: usize, c: usize| r * v.row_stride + c * v.col_stride;
+    for r in 0..v.rows {
+        for c in 0..r {
+            item[at(c, r)] = item[at(r, c)];
+        }
+    }
 }
 
 /// `out <- decay out + (1 - decay) scale / n x^T x`, lower triangle computed, upper mirrored.
@@ -134,21 +164,9 @@ pub(super) fn kron_factor(op: &KronFactor, memory: &mut Memory<'_>) {
         let square = Value { rows: q, cols: q, ..v };
         let d = if op.decay.is_zero() { Addend::None } else { Addend::InPlace };
         let product = &mut Thin { alpha: weight, a: (&words, x.t()), b: (&words, x), beta: 1.0, d, out: (&mut *item, square) };
-        let q_blocked = if thin::multiply(product) { 0 } else { q };
-        // Block rows of the lower triangle by plain products: between half and all of the square's work, half for large q.
-        for first in (0..q_blocked).step_by(block_rows(q)) {
-            let height = block_rows(q).min(q - first);
-            let part = Value { rows: height, cols: first + height, ..v };
-            let rows = Value { offset: 0, cols: height, ..x };
-            let cols = Value { offset: 0, cols: first + height, ..x };
-            matmul(
-                mat_mut(&mut item[first * v.row_stride..], &part),
-                accumulate,
-                mat(&words[first * x.col_stride..], &rows).transpose(),
-                mat(&words, &cols),
-                weight,
-                par(flops),
-            );
+        let is_thin = thin::multiply(product);
+        if !is_thin {
+            lower_triangle(item, &square, accumulate, (&words, x.t()), (&words, x), weight, par(flops));
         }
         if op.ones {
             let mut sums = vec![0.0f32; q];
@@ -164,11 +182,7 @@ pub(super) fn kron_factor(op: &KronFactor, memory: &mut Memory<'_>) {
                 item[at(q, c)] = old + weight * sum;
             }
         }
-        for r in 0..v.rows {
-            for c in 0..r {
-                item[at(c, r)] = item[at(r, c)];
-            }
-        }
+        mirror(item, &v);
     });
     memory.put(out);
 }

@@ -161,7 +161,7 @@ impl Builder<'_> {
         let d = op.d.filter(|_| !in_place && !op.beta.is_zero());
         let (m, n, batch) = (op.out.rows, op.out.cols, self.batch);
         let choice::Choice { variant, tile, .. } = choice::gemm(m, n, op.a.element, op.b.element);
-        let n_flags = flags(&[(d.is_some(), 1), (in_place && !op.beta.is_zero(), 2)]);
+        let n_flags = flags(&[(d.is_some(), 1), (in_place && !op.beta.is_zero(), 2), (op.symmetric, 4)]);
         let gate = op.gate.map_or(0, |column| column as usize + 1);
         let values = [Some(op.a), Some(op.b), d, Some(op.out), op.block];
         let grid = [m.div_ceil(tile) * n.div_ceil(tile), 1, batch];

@@ -199,7 +199,8 @@ impl Op {
     fn wanted(&self) -> Vec<(&'static str, usize, usize)> {
         match *self {
             Op::Gemm(op) => {
-                let (m, n, k) = (op.out.rows, op.out.cols, op.a.cols);
+                let (m, k) = (op.out.rows, op.a.cols);
+                let n = if op.symmetric { m } else { op.out.cols };
                 vec![("a", m, k), ("b", k, n), ("d", m, n), ("out", m, n)]
             }
             Op::KronFactor(op) => {

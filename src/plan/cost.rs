@@ -35,6 +35,7 @@ impl Op {
     pub fn cost(&self) -> Cost {
         let batch = self.batch() as u64;
         let per_item = match self {
+            Op::Gemm(op) if op.symmetric => area(&op.out).midpoint(op.out.rows as u64) * (2 * op.a.cols as u64 + 2),
             Op::Gemm(op) => area(&op.out) * (2 * op.a.cols as u64 + 2),
             Op::KronFactor(op) => {
                 let q = op.out.rows as u64;

@@ -30,12 +30,21 @@ pub struct Gemm {
     pub block: Option<Value>,
     /// Column of the block: items with 0 there are left alone.
     pub gate: Option<u32>,
+    /// The caller knows that `a b` and `d` are symmetric: about half is computed, and the upper triangle of `out` is a copy of the lower one, which alone is read of
+    /// `d`. `out` has to be square.
+    pub symmetric: bool,
 }
 
 impl Gemm {
     /// `out = a b`.
     pub fn new(a: Value, b: Value, out: Value) -> Self {
-        Gemm { a, b, d: None, out, alpha: Coef::Const(1.0), beta: Coef::Const(1.0), gamma: Coef::Const(0.0), block: None, gate: None }
+        let (alpha, beta, gamma) = (Coef::Const(1.0), Coef::Const(1.0), Coef::Const(0.0));
+        Gemm { a, b, d: None, out, alpha, beta, gamma, block: None, gate: None, symmetric: false }
+    }
+
+    /// `out = a b`, known to be symmetric: `x x^T`, or a product of commuting symmetric matrices.
+    pub fn symmetric(a: Value, b: Value, out: Value) -> Self {
+        Gemm { symmetric: true, ..Gemm::new(a, b, out) }
     }
 }
 

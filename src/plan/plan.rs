@@ -127,7 +127,8 @@ impl Op {
         match self {
             Op::Gemm(op) => {
                 let gate = if op.gate.is_some() { " gated" } else { "" };
-                format!("{}{gate}", factors(op.alpha, op.d.map(|_| op.beta), op.gamma))
+                let symmetric = if op.symmetric { " symmetric" } else { "" };
+                format!("{}{gate}{symmetric}", factors(op.alpha, op.d.map(|_| op.beta), op.gamma))
             }
             Op::KronFactor(op) => format!(" decay {} scale {}{}", op.decay, op.scale, if op.ones { " with ones" } else { "" }),
             Op::Axpby(op) => factors(op.alpha, op.y.map(|_| op.beta), op.gamma),

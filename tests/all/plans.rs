@@ -59,6 +59,8 @@ type Attempt = fn(&mut Shelf) -> Op;
 const REFUSED: &[(&str, Attempt)] = &[
     ("b", |s| Gemm::new(s.v(2, 3, 4), s.v(2, 5, 6), s.v(2, 3, 6)).into()),
     ("a", |s| Gemm::new(s.v(2, 9, 4), s.v(2, 4, 6), s.v(2, 3, 6)).into()),
+    ("out", |s| Gemm::symmetric(s.v(2, 3, 4), s.v(2, 4, 3), s.v(2, 3, 6)).into()),
+    ("b", |s| Gemm::symmetric(s.v(2, 3, 4), s.v(2, 4, 6), s.v(2, 3, 3)).into()),
     ("d", |s| Gemm { d: Some(s.v(2, 3, 5)), ..Gemm::new(s.v(2, 3, 4), s.v(2, 4, 6), s.v(2, 3, 6)) }.into()),
     ("2 items, or an explicit repeat", |s| Gemm::new(s.v(1, 3, 4), s.v(2, 4, 6), s.v(2, 3, 6)).into()),
     ("an output without repeat", |s| Gemm::new(s.v(4, 3, 4), s.v(4, 4, 6), repeated(s.v(4, 3, 6), 1, 2)).into()),

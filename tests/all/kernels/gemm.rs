@@ -17,6 +17,7 @@ pub(super) const ROWS: &[Row] = &[
     ("gemm", "broadcast_rows", broadcast_rows),
     ("gemm", "half", half),
     ("gemm", "epilogue", epilogue),
+    ("gemm", "symmetric", known_symmetric),
     ("gemm", "block_coefficients", block_coefficients),
     ("gemm", "gate", gated),
     ("gemm", "many_items", many_items),
@@ -147,6 +148,43 @@ fn epilogue(context: &Context) -> Outcome {
             let items = (0..3).map(|i| expected(&a.items[i], &b.items[i], Some(&d.items[i]), &terms));
             let (want, size): (Vec<_>, Vec<_>) = items.unzip();
             about(s.run(1)?.expect_within(&out, &want, &size, Tol::gemm(k)), (m, k, n, in_place, layout))?;
+        }
+    }
+    Ok(())
+}
+
+/// Results that are known to be symmetric: exactly so, and nothing above the diagonal of `d` is read.
+fn known_symmetric(context: &Context) -> Outcome {
+    use Layout::{Dense, Inside, InsideTransposed};
+    let shapes =
+        [(1, 1), (1, 70), (2, 3), (7, 100), (16, 5), (31, 64), (32, 1), (33, 7), (63, 65), (64, 64), (65, 31), (129, 40), (200, 300)];
+    for (i, &(m, k)) in shapes.iter().enumerate() {
+        for (layout, in_place) in [(Dense, false), (Inside, true), (InsideTransposed, true), (InsideTransposed, false)] {
+            let mut s = Stage::new(context, i);
+            let x = s.operand("x", [2, m, k], layout)?;
+            let old = |upper: f64| -> Vec<Mat> {
+                let entry = |r: usize, c: usize| if c > r { upper } else { ((3 * r + c) % 7) as f64 - 3.0 };
+                (0..2).map(|_| Mat::from_fn(m, m, entry)).collect()
+            };
+            let d = s.given("d", 2, &old(f64::NAN), layout)?;
+            let out = if in_place { s.updated("out", &old(f64::NAN), layout)? } else { s.output("out", [2, m, m], layout)? };
+            s.recorder.record(Gemm {
+                d: Some(if in_place { out.view } else { d.view }),
+                alpha: Coef::Const(0.5),
+                beta: Coef::Const(-2.0),
+                gamma: Coef::Const(0.25),
+                ..Gemm::symmetric(x.view, x.view.t(), out.view)
+            })?;
+            let lower = Mat::from_fn(m, m, |r, c| ((3 * r.max(c) + r.min(c)) % 7) as f64 - 3.0);
+            let terms = Terms { alpha: 0.5, beta: -2.0, gamma: 0.25 };
+            let (want, size): (Vec<_>, Vec<_>) = x.items.iter().map(|x| expected(x, &x.t(), Some(&lower), &terms)).unzip();
+            let results = s.run(1)?;
+            about(results.expect_within(&out, &want, &size, Tol::gemm(k)), (m, k, layout, in_place))?;
+            let found = results.items(&out)?;
+            let mirrored = |i: usize| i / (m * m) * m * m + i % m * m + i / m % m;
+            if let Some(i) = (0..found.len()).find(|&i| found[i].to_bits() != found[mirrored(i)].to_bits()) {
+                return Err(format!("{m} x {k}, {layout:?}: {} against {}", found[i], found[mirrored(i)]).into());
+            }
         }
     }
     Ok(())
