@@ -100,7 +100,8 @@ impl Device {
         let experimental = experimental_features(adapter);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("layerwise"),
-            required_features: required_features(adapter) | experimental,
+            // The clock is for the one who measures; the library itself does not use it.
+            required_features: required_features(adapter) | experimental | (adapter.features() & wgpu::Features::TIMESTAMP_QUERY),
             experimental_features: permit(experimental),
             required_limits: required_limits(adapter),
             ..wgpu::DeviceDescriptor::default()
