@@ -1,4 +1,4 @@
-//! Single operations: `cargo bench --bench kernels`. See `rig` for the devices.
+//! Single operations: `cargo bench --bench kernels`. See `rig` for the devices, sizes and printed lines.
 #![allow(clippy::print_stdout, clippy::expect_used, reason = "a program for a terminal, which stops where it can't run")]
 
 #[allow(dead_code, reason = "each bench uses its part")]
@@ -8,46 +8,68 @@ use criterion::Criterion;
 use layerwise::Plan;
 use layerwise::plan::block::WIDTH;
 use layerwise::plan::{
-    AdamUpdate, CheckFinite, ColumnMean, DecayForm, Distribution, KronFactor, OperatorNorm, RandomFill, Reduce, ReduceKind, SgdUpdate,
+    AdamUpdate, Axpby, CheckFinite, ColumnMean, DecayForm, Distribution, Gemm, KronFactor, OperatorNorm, RandomFill, Reduce, ReduceKind,
+    SgdUpdate,
 };
-use rig::{Bound, plan_of, product};
+use rig::Bound;
+use rig::operands::{half_product, plan_of, product};
 
 fn main() {
     let mut criterion = rig::criterion();
     for device in rig::devices() {
-        let mut run = |group: &str, bound: Bound, plans: Vec<(String, Plan)>| {
-            let mut group = Criterion::benchmark_group(&mut criterion, group);
+        let mut run = |title: &str, bound: Bound, plans: Vec<(String, Plan)>| {
+            let mut group = Criterion::benchmark_group(&mut criterion, title);
             for (id, plan) in plans {
-                device.bench(&mut group, &id, &mut rig::bind(&device.context, &plan), &[0], bound);
+                device.bench(&mut group, title, &id, &plan, bound);
             }
         };
-        run("gemm", Bound::Flops, products());
+        run("gemm", Bound::Flops, products(product));
+        run("gemm f16", Bound::Flops, products(half_product));
+        run("gram", Bound::Flops, grams());
         run("kron_factor", Bound::Flops, factors());
         run("operator_norm", Bound::Flops, norms());
         run("random_fill", Bound::Bytes, draws());
+        run("axpby", Bound::Bytes, copies());
         run("reduce", Bound::Bytes, reductions());
         run("update", Bound::Bytes, updates());
     }
     criterion.final_summary();
 }
 
-/// Square, batched small, and the linear-representation study's shapes: 9 data items, 4 learning rates.
-fn products() -> Vec<(String, Plan)> {
-    let shapes = [
-        (1, 64, 64, 64),
-        (1, 256, 256, 256),
-        (1, 512, 512, 512),
-        (1, 1024, 1024, 1024),
-        (64, 64, 64, 64),
-        (9, 1024, 100, 100),
-        (9, 32, 100, 1024),
-        (9, 32, 1024, 100),
-        (36, 15, 8, 1024),
-        (36, 15, 1024, 8),
-        (1, 1024, 100, 8),
-        (1, 4096, 4096, 1),
-    ];
-    shapes.into_iter().map(|(batch, m, k, n)| (format!("{batch}x({m}x{k}x{n})"), product(batch, m, k, n))).collect()
+/// The side of the large operands of operations that are bound by bandwidth.
+fn wide() -> usize {
+    rig::largest().min(2048)
+}
+
+/// Square, batched small, skinny, and the linear-representation study's shapes: 9 data items, 4 learning rates.
+fn products(plan: fn(usize, usize, usize, usize) -> Plan) -> Vec<(String, Plan)> {
+    let squares = [64, 128, 256, 512, 1024, 2048, 4096, 8192].map(|n| (1, n, n, n));
+    let small = [(1024, 8, 8, 8), (256, 32, 32, 32), (64, 64, 64, 64), (16, 128, 128, 128)];
+    let skinny = [1, 4, 8].into_iter().flat_map(|thin| [(1, wide(), wide(), thin), (1, thin, wide(), wide())]);
+    let tall = [(1, 64, 4096, 64), (1, wide(), 64, wide()), (1, 1024, 100, 8)];
+    let study = [(9, 1024, 100, 100), (9, 32, 100, 1024), (9, 32, 1024, 100), (36, 15, 8, 1024), (36, 15, 1024, 8)];
+    let shapes = squares.into_iter().chain(small).chain(skinny).chain(tall).chain(study);
+    let fits = |&(_, m, k, n): &(usize, usize, usize, usize)| m.min(k).min(n) <= rig::largest() && m * k.max(n) <= 1 << 26;
+    shapes.filter(fits).map(|(batch, m, k, n)| (format!("{batch}x({m}x{k}x{n})"), plan(batch, m, k, n))).collect()
+}
+
+/// `A A^T`, known to be symmetric.
+fn grams() -> Vec<(String, Plan)> {
+    let plan = |batch, m, k| {
+        plan_of(|r| {
+            let (a, out) = (r.value("a", [batch, m, k]), r.value("out", [batch, m, m]));
+            Gemm { symmetric: true, ..Gemm::new(a, a.t(), out) }
+        })
+    };
+    let shapes = [(1, 512, 512), (1, 1024, 1024), (1, 2048, 2048), (64, 64, 64), (1, 64, 4096), (1, 128, 784)];
+    shapes.into_iter().filter(|&(_, m, _)| m <= rig::largest()).map(|(b, m, k)| (format!("{b}x({m}x{k})"), plan(b, m, k))).collect()
+}
+
+fn copies() -> Vec<(String, Plan)> {
+    let plan = |shape: [usize; 3]| {
+        plan_of(|r| Axpby { alpha: 0.5.into(), y: Some(r.value("y", shape)), ..Axpby::copy(r.value("x", shape), r.value("out", shape)) })
+    };
+    [[64, 64, 64], [1, wide(), wide()]].into_iter().map(|s| (format!("{}x({}x{})", s[0], s[1], s[2]), plan(s))).collect()
 }
 
 fn factors() -> Vec<(String, Plan)> {
@@ -81,7 +103,7 @@ fn draws() -> Vec<(String, Plan)> {
 
 fn reductions() -> Vec<(String, Plan)> {
     let mut plans = Vec::new();
-    for shape @ [batch, m, n] in [[64, 64, 64], [1, 1024, 1024]] {
+    for shape @ [batch, m, n] in [[64, 64, 64], [1, wide(), wide()]] {
         let name = |what: &str| format!("{what} {batch}x({m}x{n})");
         let scalar = [batch, 1, 1];
         for kind in [ReduceKind::SumSq, ReduceKind::MaxAbs] {
@@ -101,7 +123,7 @@ fn reductions() -> Vec<(String, Plan)> {
 
 fn updates() -> Vec<(String, Plan)> {
     let mut plans = Vec::new();
-    for shape @ [batch, m, n] in [[64, 64, 64], [1, 1024, 1024]] {
+    for shape @ [batch, m, n] in [[64, 64, 64], [1, wide(), wide()]] {
         let name = |what: &str| format!("{what} {batch}x({m}x{n})");
         let rows = [batch, 1, WIDTH];
         let sgd = plan_of(|r| {

@@ -1,9 +1,12 @@
-//! What a preconditioner's refresh costs, by batch and size: `cargo bench --bench refresh`. See `rig` for the devices.
+//! What a preconditioner's refresh costs, by batch and size: `cargo bench --bench refresh`. See `rig` for the devices, sizes and printed lines.
+//! Where an operation iterates, flops are the textbook's, so that routes compare.
 #![allow(clippy::print_stdout, clippy::expect_used, reason = "a program for a terminal, which stops where it can't run")]
 
 #[allow(dead_code, reason = "each bench uses its part")]
 mod rig;
 
+use layerwise::linalg::{InverseRootOptions, Method};
+use layerwise::plan::Order;
 use layerwise::{Plan, Recorder, Shape, Value, linalg};
 use rig::Bound;
 
@@ -12,11 +15,11 @@ const SIZES: [(usize, usize); 7] = [(36, 8), (9, 100), (64, 64), (16, 128), (1, 
 fn main() {
     let mut criterion = rig::criterion();
     for device in rig::devices() {
-        for (name, record) in ROUTINES {
+        for (name, cubes, record) in ROUTINES {
             let mut group = criterion.benchmark_group(name);
-            for (batch, n) in SIZES {
-                let mut prepared = rig::bind(&device.context, &plan(batch, n, record));
-                device.bench(&mut group, &format!("{batch}x({n}x{n})"), &mut prepared, &[0], Bound::Flops);
+            for (batch, n) in SIZES.into_iter().filter(|size| size.1 <= rig::largest()) {
+                let bound = cubes.map_or(Bound::Flops, |cubes| Bound::Nominal(cubes * (batch * n.pow(3)) as u64));
+                device.bench(&mut group, name, &format!("{batch}x({n}x{n})"), &plan(batch, n, record), bound);
             }
         }
     }
@@ -25,17 +28,26 @@ fn main() {
 
 type Routine = fn(&mut Recorder, Value) -> layerwise::Result<()>;
 
-const ROUTINES: [(&str, Routine); 5] = [
-    ("cholesky", |r, a| r.cholesky(a, 1e-3, None).map(|_| ())),
-    ("qr", |r, a| linalg::qr(r, a).map(|_| ())),
-    ("spd_inverse", |r, a| linalg::spd_inverse(r, a, 1e-3, None).map(|_| ())),
-    ("spd_solve", |r, a| {
+/// Name; flops by `n^3` where the operation iterates; what is recorded.
+const ROUTINES: [(&str, Option<u64>, Routine); 9] = [
+    ("eigh", Some(9), |r, a| linalg::eigh(r, a, Order::Ascending).map(|_| ())),
+    ("inverse_root 2", Some(10), |r, a| root(r, a, 2, Method::Auto)),
+    ("inverse_root 4", Some(10), |r, a| root(r, a, 4, Method::Auto)),
+    ("inverse_root 4 Newton", Some(10), |r, a| root(r, a, 4, Method::Newton)),
+    ("cholesky", None, |r, a| r.cholesky(a, 1e-3, None).map(|_| ())),
+    ("qr", None, |r, a| linalg::qr(r, a).map(|_| ())),
+    ("spd_inverse", None, |r, a| linalg::spd_inverse(r, a, 1e-3, None).map(|_| ())),
+    ("spd_solve", None, |r, a| {
         let b = r.external("b", Shape::new(a.items(), a.rows(), 16))?;
         linalg::spd_solve(r, a, b, 1e-3, None).map(|_| ())
     }),
     // Of the first rows, an eighth.
-    ("orthonormalise", |r, a| linalg::orthonormalise(r, a.row_range(0..a.rows().div_ceil(8))?).map(|_| ())),
+    ("orthonormalise", None, |r, a| linalg::orthonormalise(r, a.row_range(0..a.rows().div_ceil(8))?).map(|_| ())),
 ];
+
+fn root(r: &mut Recorder, a: Value, p: u32, method: Method) -> layerwise::Result<()> {
+    linalg::inverse_root(r, a, p, &InverseRootOptions { method, ..InverseRootOptions::default() }).map(|_| ())
+}
 
 fn plan(batch: usize, n: usize, record: Routine) -> Plan {
     let mut r = Recorder::new();

@@ -27,11 +27,38 @@ const STATISTICS_WEIGHT: u32 = 39u;
 const STATISTICS_DECAY: u32 = 40u;
 const AVERAGE: u32 = 43u;
 const FRESH: u32 = 50u;
+const JOINT: bool = false;
+// end of tunables
+const WIDTH: u32 = 64u;
+const NOWHERE: u32 = 0xffffffffu;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
 struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
+struct Job { params: Params, span: vec4<u32> }
 
-@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(0) var<uniform> own: Params;
 @group(0) @binding(1) var<storage, read_write> block: array<f32>;
+@group(0) @binding(2) var<storage, read> jobs: array<Job>;
+
+var<private> p: Params;
+
+// Sets p; the first unit of this invocation and the distance to its next one.
+fn start(group: vec3<u32>, groups: vec3<u32>, lane: u32) -> vec2<u32> {
+    if (!JOINT) {
+        p = own;
+        return vec2<u32>(group.x * WIDTH + lane, groups.x * WIDTH);
+    }
+    let mine = group.y * groups.x + group.x;
+    var low = 0u;
+    var high = jobs[0].span.z;
+    // The last job that starts at or before this workgroup.
+    while (high - low > 1u) {
+        let middle = (low + high) / 2u;
+        if (jobs[middle].span.x <= mine) { low = middle; } else { high = middle; }
+    }
+    p = jobs[low].params;
+    let within = mine - jobs[low].span.x;
+    return vec2<u32>(select(NOWHERE, within * WIDTH + lane, within < jobs[low].span.y), jobs[low].span.y * WIDTH);
+}
 
 fn item_offset(v: u32, b: u32) -> u32 {
     return p.views[v].offset + (b / p.views[v].div) % p.views[v].modulo * p.views[v].item;
@@ -71,14 +98,15 @@ fn rate_factor(row: u32, step: f32) -> f32 {
 }
 
 @compute @workgroup_size(64)
-fn advance(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    for (var item = id.x; item < p.n.x; item += groups.x * 64u) {
+fn advance(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let first = start(group, groups, lane);
+    for (var item = first.x; item < p.n.x; item += first.y) {
         let row = item_offset(0u, item);
         if (p.n.y == 0u || p.n.y == 4u) {
             let bad = block[row + FLAG] != 0.0;
-            let first = p.n.y == 4u && !bad && block[row + STATISTICS_WEIGHT] == 0.0;
+            let initial = p.n.y == 4u && !bad && block[row + STATISTICS_WEIGHT] == 0.0;
             block[row + FLAG] = 0.0;
-            block[row + GATE] = select(1.0, 0.0, bad || first);
+            block[row + GATE] = select(1.0, 0.0, bad || initial);
             if (p.n.y == 4u) { block[row + STATISTICS_DECAY] = select(block[row + DECAY], 1.0, bad); }
             // Also of a refused step: KFAC's clip takes the rate of the first layer, refused or not.
             block[row + CURRENT_RATE] = block[row + LEARNING_RATE] * rate_factor(row, block[row + STEP]);
@@ -86,7 +114,7 @@ fn advance(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups
                 block[row + SKIPPED] += 1.0;
                 continue;
             }
-            if (first) {
+            if (initial) {
                 block[row + STATISTICS_WEIGHT] = 1.0;
                 block[row + FRESH] = 1.0;
                 continue;

@@ -5,6 +5,9 @@
 // Source: [GVL13] Golub, Van Loan, Matrix Computations, 8.5; rounds of a tournament.
 const LIMIT: u32 = 44u;
 const PAIRS: u32 = 22u; // LIMIT / 2
+const CELLS: u32 = 1936u; // LIMIT^2, or LIMIT (LIMIT + 1) / 2 where PACKED
+const PACKED: bool = false; // one triangle of the matrix
+// end of tunables
 const W: u32 = 32u;
 const WHOLE: u32 = 1u;
 const SMALL: f32 = 3e-8; // of sqrt(a_pp a_qq): rotations below it change nothing
@@ -14,12 +17,10 @@ struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: ve
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> work: array<f32>;
-
-var<workgroup> t: array<f32, LIMIT * LIMIT>;
+var<workgroup> t: array<f32, CELLS>;
 var<workgroup> v: array<f32, LIMIT * LIMIT>; // vectors minus I
 var<workgroup> turn: array<vec2<f32>, PAIRS>;
 var<workgroup> open: array<u32, PAIRS>;
-
 fn item_offset(v: u32, b: u32) -> u32 {
     return p.views[v].offset + (b / p.views[v].div) % p.views[v].modulo * p.views[v].item;
 }
@@ -27,22 +28,24 @@ fn item_offset(v: u32, b: u32) -> u32 {
 // The k-th of the disjoint pairs of round r of a tournament of m.
 fn couple(k: u32, r: u32, m: u32) -> vec2<u32> {
     if (k == 0u) { return vec2<u32>(r % (m - 1u), m - 1u); }
-    let x = (r + k) % (m - 1u);
-    let y = (r + m - 1u - k) % (m - 1u);
-    return vec2<u32>(min(x, y), max(x, y));
+    let q = vec2<u32>(r + k, r + m - 1u - k) % (m - 1u);
+    return select(q.yx, q, q.x < q.y);
+}
+// Where element (r, c) of the matrix is.
+fn cell(r: u32, c: u32, w: u32) -> u32 {
+    return select(r * w + c, max(r, c) * (max(r, c) + 1u) / 2u + min(r, c), PACKED);
 }
 
 fn large(r: u32, c: u32, w: u32) -> bool {
-    let off = abs(t[r * w + c]);
-    return off > FLOOR && off > SMALL * sqrt(abs(t[r * w + r])) * sqrt(abs(t[c * w + c]));
+    let off = abs(t[cell(r, c, w)]);
+    return off > FLOOR && off > SMALL * sqrt(abs(t[cell(r, r, w)])) * sqrt(abs(t[cell(c, c, w)]));
 }
 
 // Sine s and tau = s / (1 + cosine) of the rotation that makes t[q.x, q.y] zero.
 fn rotation(q: vec2<u32>, w: u32) -> vec2<f32> {
     if (!large(q.x, q.y, w)) { return vec2<f32>(0.0); }
-    let tau = (t[q.y * w + q.y] - t[q.x * w + q.x]) / (2.0 * t[q.x * w + q.y]);
-    var tangent = 0.5 / tau;
-    if (abs(tau) < 1e6) { tangent = select(-1.0, 1.0, tau >= 0.0) / (abs(tau) + sqrt(1.0 + tau * tau)); }
+    let tau = (t[cell(q.y, q.y, w)] - t[cell(q.x, q.x, w)]) / (2.0 * t[cell(q.x, q.y, w)]);
+    let tangent = select(0.5 / tau, select(-1.0, 1.0, tau >= 0.0) / (abs(tau) + sqrt(1.0 + tau * tau)), abs(tau) < 1e6);
     let cosine = 1.0 / sqrt(1.0 + tangent * tangent);
     let sine = cosine * tangent;
     return vec2<f32>(sine, sine / (1.0 + cosine));
@@ -53,9 +56,11 @@ fn turned(m: mat2x2<f32>, j: vec2<f32>) -> mat2x2<f32> {
     return m + mat2x2<f32>(-j.x * (m[1] + j.y * m[0]), j.x * (m[0] - j.y * m[1]));
 }
 
-fn put(r: u32, c: u32, w: u32, x: f32) {
-    t[r * w + c] = x;
-    t[c * w + r] = x;
+fn put(r: vec2<u32>, c: u32, w: u32, x: vec2<f32>) {
+    t[cell(r.x, c, w)] = x.x;
+    t[cell(c, r.x, w)] = x.x;
+    t[cell(r.y, c, w)] = x.y;
+    t[cell(c, r.y, w)] = x.y;
 }
 
 fn diagonalise(w: u32, sweeps: u32, lane: u32) -> u32 {
@@ -64,18 +69,14 @@ fn diagonalise(w: u32, sweeps: u32, lane: u32) -> u32 {
     for (; sweep < sweeps; sweep++) {
         // The matrix is complete before it is searched for large elements.
         workgroupBarrier();
-        if (lane < h) {
-            open[lane] = 0u;
-            for (var i = 0u; i < 2u * w; i++) {
-                let r = 2u * lane + i / w;
-                if (i % w < r && large(r, i % w, w)) { open[lane] = 1u; }
-            }
+        if (lane < h) { open[lane] = 0u; }
+        for (var i = 0u; i < 2u * w && lane < h; i++) {
+            let r = 2u * lane + i / w;
+            if (i % w < r && large(r, i % w, w)) { open[lane] = 1u; }
         }
         // All rows are searched before the verdict.
         workgroupBarrier();
-        if (lane == 0u) {
-            for (var k = 1u; k < h; k++) { open[0] |= open[k]; }
-        }
+        for (var k = 1u; k < h && lane == 0u; k++) { open[0] |= open[k]; }
         if (workgroupUniformLoad(&open[0]) == 0u) { break; }
         for (var round = 0u; round < w - 1u; round++) {
             if (lane < h) { turn[lane] = rotation(couple(lane, round, w), w); }
@@ -87,18 +88,17 @@ fn diagonalise(w: u32, sweeps: u32, lane: u32) -> u32 {
                 let j = turn[i / h];
                 let k = turn[i % h];
                 if (i / h == i % h && j.x != 0.0) {
-                    let shift = j.x / (1.0 - j.x * j.y) * t[rows.x * w + rows.y];
-                    t[rows.x * w + rows.x] -= shift;
-                    t[rows.y * w + rows.y] += shift;
-                    put(rows.x, rows.y, w, 0.0);
+                    let shift = j.x / (1.0 - j.x * j.y) * t[cell(rows.x, rows.y, w)];
+                    t[cell(rows.x, rows.x, w)] -= shift;
+                    t[cell(rows.y, rows.y, w)] += shift;
+                    t[cell(rows.x, rows.y, w)] = 0.0;
+                    t[cell(rows.y, rows.x, w)] = 0.0;
                 } else if (i / h < i % h && (j.x != 0.0 || k.x != 0.0)) {
-                    let upper = vec2<f32>(t[rows.x * w + cols.x], t[rows.x * w + cols.y]);
-                    let lower = vec2<f32>(t[rows.y * w + cols.x], t[rows.y * w + cols.y]);
+                    let upper = vec2<f32>(t[cell(rows.x, cols.x, w)], t[cell(rows.x, cols.y, w)]);
+                    let lower = vec2<f32>(t[cell(rows.y, cols.x, w)], t[cell(rows.y, cols.y, w)]);
                     let block = turned(transpose(turned(mat2x2<f32>(upper, lower), j)), k);
-                    put(rows.x, cols.x, w, block[0].x);
-                    put(rows.y, cols.x, w, block[0].y);
-                    put(rows.x, cols.y, w, block[1].x);
-                    put(rows.y, cols.y, w, block[1].y);
+                    put(rows, cols.x, w, block[0]);
+                    put(rows, cols.y, w, block[1]);
                 }
             }
             for (var i = lane; i < w * h; i += 256u) {
@@ -118,8 +118,7 @@ fn diagonalise(w: u32, sweeps: u32, lane: u32) -> u32 {
 
 // Row or column i of the unit.
 fn place(blocks: vec2<u32>, i: u32) -> u32 {
-    if (p.n.y == WHOLE) { return i; }
-    return select(blocks.y * (W / 2u) + i - W / 2u, blocks.x * (W / 2u) + i, i < W / 2u);
+    return select(select(blocks.y * (W / 2u) + i - W / 2u, blocks.x * (W / 2u) + i, i < W / 2u), i, p.n.y == WHOLE);
 }
 
 @compute @workgroup_size(256)
@@ -133,7 +132,8 @@ fn eigh_jacobi(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups)
         let k = unit % pairs;
         let blocks = couple(k, p.n.z, 2u * pairs);
         for (var i = lane; i < w * w; i += 256u) {
-            t[i] = work[matrix + place(blocks, i / w) * padded + place(blocks, i % w)];
+            // Where packed, mirrored elements are one: the matrix is symmetric bit by bit.
+            t[cell(i / w, i % w, w)] = work[matrix + place(blocks, i / w) * padded + place(blocks, i % w)];
             v[i] = 0.0;
         }
         let swept = diagonalise(w, p.n.w, lane);
@@ -141,7 +141,7 @@ fn eigh_jacobi(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups)
         let rotations = vectors + padded * padded;
         if (lane == 0u && !whole) { work[rotations + W * padded + k] = f32(swept); }
         for (var i = lane; i < w * w; i += 256u) {
-            work[matrix + place(blocks, i / w) * padded + place(blocks, i % w)] = t[i];
+            work[matrix + place(blocks, i / w) * padded + place(blocks, i % w)] = t[cell(i / w, i % w, w)];
             work[select(rotations + k * W * W, vectors, whole) + i] = v[i] + select(0.0, 1.0, whole && i / w == i % w);
         }
         // The results are out before the next unit overwrites the matrix.

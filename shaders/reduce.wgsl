@@ -1,6 +1,6 @@
-// out[item] = scale * (sum x^2 | sum x_ii | sum x y | max |x| | max |x - I|)
-// x and y [m, n] per item, any strides; out [1, 1] per item. n.y: 0 sum_sq, 1 trace, 2 dot, 3 max_abs, 4 identity_gap; coef.x = scale.
-// One workgroup an item (strided): strided partial sums, then a tree; the order depends on the item's shape alone.
+// out[item, run] = scale * (sum x^2 | sum x_ii | sum x y | max |x| | max |x - I| | sum x) over a run of an item's elements
+// x and y [m, n] per item, any strides; out [1, n.z] per item. n.y: 0 sum_sq, 1 trace, 2 dot, 3 max_abs, 4 identity_gap, 5 sum; n.z runs of n.w; coef.x = scale.
+// One workgroup a run (strided): strided partial sums, then a tree; the order depends on the item's shape alone.
 // Preconditions: none. The maxima are NaN where any element is.
 // Source: none.
 const SUM_SQ: u32 = 0u;
@@ -8,6 +8,7 @@ const TRACE: u32 = 1u;
 const DOT: u32 = 2u;
 const MAX_ABS: u32 = 3u;
 const IDENTITY_GAP: u32 = 4u;
+const SUM: u32 = 5u;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
 struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 
@@ -28,7 +29,7 @@ fn larger(a: f32, b: f32) -> f32 {
 }
 
 fn combine(a: f32, b: f32) -> f32 {
-    if (p.n.y >= MAX_ABS) { return larger(a, b); }
+    if (p.n.y == MAX_ABS || p.n.y == IDENTITY_GAP) { return larger(a, b); }
     return a + b;
 }
 
@@ -36,11 +37,13 @@ fn combine(a: f32, b: f32) -> f32 {
 fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let cols = p.views[0].cols;
     let count = select(p.views[0].rows * cols, p.views[0].rows, p.n.y == TRACE);
-    for (var item = group.x; item < p.n.x; item += groups.x) {
+    for (var unit = group.x; unit < p.n.x * p.n.z; unit += groups.x) {
+        let item = unit / p.n.z;
+        let begin = unit % p.n.z * p.n.w;
         let x_item = item_offset(0u, item);
         let y_item = item_offset(1u, item);
         var sum = 0.0;
-        for (var i = lane; i < count; i += 256u) {
+        for (var i = begin + lane; i < min(begin + p.n.w, count); i += 256u) {
             if (p.n.y == TRACE) {
                 sum += x[x_item + i * (p.views[0].row + p.views[0].col)];
                 continue;
@@ -50,6 +53,7 @@ fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
             if (p.n.y == DOT) { sum += value * y[y_item + i / cols * p.views[1].row + i % cols * p.views[1].col]; }
             if (p.n.y == IDENTITY_GAP) { sum = larger(sum, value - select(0.0, 1.0, i / cols == i % cols)); }
             if (p.n.y == MAX_ABS) { sum = larger(sum, value); }
+            if (p.n.y == SUM) { sum += value; }
         }
         partial[lane] = sum;
         for (var half = 128u; half > 0u; half /= 2u) {
@@ -57,8 +61,8 @@ fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
             workgroupBarrier();
             if (lane < half) { partial[lane] = combine(partial[lane], partial[lane + half]); }
         }
-        if (lane == 0u) { out[item_offset(2u, item)] = p.coef.x * partial[0]; }
-        // The next item's partial sums start after this one's are used.
+        if (lane == 0u) { out[item_offset(2u, item) + unit % p.n.z * p.views[2].col] = p.coef.x * partial[0]; }
+        // The next run's partial sums start after this one's are used.
         workgroupBarrier();
     }
 }

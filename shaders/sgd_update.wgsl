@@ -14,25 +14,53 @@ const HAS_MOMENTUM: u32 = 2u;
 const NESTEROV: u32 = 4u;
 const DECOUPLED: u32 = 8u;
 const CAUTIOUS: u32 = 16u;
+const JOINT: bool = false;
+// end of tunables
+const WIDTH: u32 = 256u;
+const NOWHERE: u32 = 0xffffffffu;
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
 struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
+struct Job { params: Params, span: vec4<u32> }
 
-@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(0) var<uniform> own: Params;
 @group(0) @binding(1) var<storage, read> g: array<f32>;
 @group(0) @binding(2) var<storage, read> g_scale: array<f32>;
 @group(0) @binding(3) var<storage, read> block: array<f32>;
 @group(0) @binding(4) var<storage, read_write> m: array<f32>;
 @group(0) @binding(5) var<storage, read_write> w: array<f32>;
+@group(0) @binding(6) var<storage, read> jobs: array<Job>;
+
+var<private> p: Params;
+
+// Sets p; the first unit of this invocation and the distance to its next one.
+fn start(group: vec3<u32>, groups: vec3<u32>, lane: u32) -> vec2<u32> {
+    if (!JOINT) {
+        p = own;
+        return vec2<u32>(group.x * WIDTH + lane, groups.x * WIDTH);
+    }
+    let mine = group.y * groups.x + group.x;
+    var low = 0u;
+    var high = jobs[0].span.z;
+    // The last job that starts at or before this workgroup.
+    while (high - low > 1u) {
+        let middle = (low + high) / 2u;
+        if (jobs[middle].span.x <= mine) { low = middle; } else { high = middle; }
+    }
+    p = jobs[low].params;
+    let within = mine - jobs[low].span.x;
+    return vec2<u32>(select(NOWHERE, within * WIDTH + lane, within < jobs[low].span.y), jobs[low].span.y * WIDTH);
+}
 
 fn item_offset(v: u32, b: u32) -> u32 {
     return p.views[v].offset + (b / p.views[v].div) % p.views[v].modulo * p.views[v].item;
 }
 
 @compute @workgroup_size(256)
-fn sgd_update(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+fn sgd_update(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let first = start(group, groups, lane);
     let cols = p.views[4].cols;
     let area = p.views[4].rows * cols;
-    for (var i = id.x; i < p.n.x * area; i += groups.x * 256u) {
+    for (var i = first.x; i < p.n.x * area; i += first.y) {
         let item = i / area;
         let row = item_offset(2u, item);
         if (block[row + GATE] == 0.0) { continue; }

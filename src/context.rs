@@ -162,10 +162,19 @@ impl Context {
     /// # Errors
     /// As [`zeros`](Self::zeros).
     pub fn arena(&self, shapes: &[Shape]) -> Result<Vec<Tensor>> {
+        self.arena_of(shapes, None)
+    }
+
+    /// As [`arena`](Self::arena), with these values, tensor by tensor.
+    pub(crate) fn filled_arena(&self, shapes: &[Shape], values: &[f32]) -> Result<Vec<Tensor>> {
+        self.arena_of(shapes, Some(values))
+    }
+
+    fn arena_of(&self, shapes: &[Shape], values: Option<&[f32]>) -> Result<Vec<Tensor>> {
         for shape in shapes {
             shape.check("arena", "tensor")?;
         }
-        let storage = self.allocate(shapes.iter().map(Shape::elements).sum(), None)?;
+        let storage = self.allocate(shapes.iter().map(Shape::elements).sum(), values)?;
         let mut offset = 0;
         Ok(shapes
             .iter()
@@ -195,6 +204,42 @@ impl Context {
     /// would read and write one buffer; [`Error::Limit`].
     pub fn prepare(&self, plan: &Plan, bindings: &Bindings) -> Result<Prepared> {
         Prepared::new(self, plan, bindings)
+    }
+
+    /// As [`prepare`](Self::prepare), without blocking this thread: the work is done on another one, which compiles missing pipelines on all processors.
+    ///
+    /// Nothing but the future's completion is waited for, so that a host may poll it once a frame until the optimizer or plan is there. On the web, which
+    /// has no threads, it is `prepare`; browsers compile pipelines behind the scenes.
+    ///
+    /// ```
+    /// use std::future::Future;
+    /// use layerwise::{Bindings, Context, Recorder, Shape};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let context = Context::cpu();
+    /// let mut r = Recorder::new();
+    /// let x = r.external("x", Shape::matrix(3, 3))?;
+    /// r.matmul(x, x)?;
+    /// let (plan, mut bindings) = (r.finish(), Bindings::new());
+    /// bindings.bind(x, &context.zeros(Shape::matrix(3, 3))?);
+    /// let mut future = Box::pin(context.prepare_async(&plan, &bindings));
+    /// let mut task = std::task::Context::from_waker(std::task::Waker::noop());
+    /// let mut prepared = loop {
+    ///     // One frame of the host's.
+    ///     if let std::task::Poll::Ready(prepared) = future.as_mut().poll(&mut task) {
+    ///         break prepared?;
+    ///     }
+    /// #   std::thread::yield_now();
+    /// };
+    /// prepared.run(&[0])?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub async fn prepare_async(&self, plan: &Plan, bindings: &Bindings) -> Result<Prepared> {
+        let (context, plan, bindings) = (self.clone(), plan.clone(), bindings.clone());
+        elsewhere(move || context.prepare(&plan, &bindings)).await
     }
 
     /// Flops of what operations can be divided into: dispatches on a GPU, themselves on the CPU path.
@@ -273,6 +318,26 @@ impl Context {
         crate::gpu::Device::from_wgpu(device, queue, adapter).map(Context::from_device)
     }
 
+    /// The same context, whose pipelines from now on are looked up in, and added to, the host's cache. To be called before anything is prepared.
+    ///
+    /// Only Vulkan devices with [`wgpu::Features::PIPELINE_CACHE`] have such a cache; making one is the host's business, as is saving what
+    /// [`get_data`](wgpu::PipelineCache::get_data) gives.
+    ///
+    /// ```no_run
+    /// # use layerwise::{Context, wgpu};
+    /// # fn embed(device: wgpu::Device, queue: wgpu::Queue, cache: wgpu::PipelineCache) -> layerwise::Result<()> {
+    /// let context = Context::from_wgpu(device, queue, None)?.with_pipeline_cache(cache)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::WrongContext`] on the CPU path.
+    pub fn with_pipeline_cache(self, cache: wgpu::PipelineCache) -> Result<Context> {
+        self.gpu_device("with_pipeline_cache")?.set_pipeline_cache(cache);
+        Ok(self)
+    }
+
     pub(crate) fn from_device(device: crate::gpu::Device) -> Context {
         Context { inner: Inner::Gpu(Arc::new(device)) }
     }
@@ -346,4 +411,22 @@ fn check_usage(buffer: &wgpu::Buffer, needed: wgpu::BufferUsages, call: &str) ->
     }
     let reason = format!("its usage is {:?}; {call} needs {needed:?}", buffer.usage());
     Err(Error::Buffer { buffer: format!("{} bytes", buffer.size()), reason })
+}
+
+/// Runs `f` on a thread of its own where there are threads.
+pub(crate) async fn elsewhere<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
+    {
+        let (sender, receiver) = futures::channel::oneshot::channel();
+        let work = move || {
+            // The caller may have dropped the future; nobody is left to tell.
+            let _ = sender.send(f());
+        };
+        let started = std::thread::Builder::new().name("layerwise prepare".into()).spawn(work);
+        let ended = |message: String| Error::Gpu { during: "prepare", message };
+        started.map_err(|error| ended(error.to_string()))?;
+        receiver.await.map_err(|_| ended("the thread that prepared ended early".into()))?
+    }
+    #[cfg(not(all(feature = "gpu", not(target_arch = "wasm32"))))]
+    f()
 }

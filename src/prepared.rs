@@ -1,12 +1,12 @@
 //! Plans with memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use crate::context::{Context, Inner};
 use crate::error::{Error, Result};
 use crate::plan::{Access, Plan, Role, Value, ValueInfo};
-use crate::tensor::Tensor;
+use crate::tensor::{ElementType, Tensor};
 
 /// All parts of a segment.
 pub(crate) const ALL: Range<usize> = 0..usize::MAX;
@@ -57,9 +57,14 @@ impl Prepared {
 
     fn reusing(context: &Context, plan: &Plan, bindings: &Bindings, infos: &[ValueInfo], scratch: &[Tensor]) -> Result<Self> {
         let mut tensors = Vec::with_capacity(plan.values.len());
+        let mut arenas = arenas(context, plan, infos, scratch)?;
         for (id, info) in (0u32..).zip(&plan.values) {
             let bound = bindings.tensors.get(&id);
             let tensor = match (info.role, bound) {
+                (Role::Scratch, None) if arenas.contains_key(&id) => match arenas.remove(&id) {
+                    Some(tensor) => tensor,
+                    None => context.zeros_of(info.shape, info.element)?,
+                },
                 (Role::Scratch, None) => match infos.get(id as usize).filter(|old| *old == info).and(scratch.get(id as usize)) {
                     Some(tensor) => tensor.clone(),
                     None => context.zeros_of(info.shape, info.element)?,
@@ -175,6 +180,15 @@ impl Prepared {
         }
     }
 
+    /// Dispatches and waves of parts of segments that exist.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn count_parts(&self, parts: &[(usize, Range<usize>)]) -> Option<crate::gpu::DispatchCount> {
+        match &self.engine {
+            Engine::Cpu(_) => None,
+            Engine::Gpu(engine) => Some(engine.count_parts(parts)),
+        }
+    }
+
     /// Binds another tensor of the same shape to an external or state value (double-buffered gradients). Makes new bind groups, so not for every step.
     ///
     /// # Errors
@@ -207,6 +221,26 @@ impl Prepared {
             None => Ok(()),
         }
     }
+}
+
+/// Scratch that lies in arenas, by value: the old one where all of an arena is as it was.
+fn arenas(context: &Context, plan: &Plan, infos: &[ValueInfo], scratch: &[Tensor]) -> Result<HashMap<u32, Tensor>> {
+    let mut members: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (id, info) in (0u32..).zip(&plan.values) {
+        if let Some(arena) = info.arena.filter(|_| info.role == Role::Scratch && info.element == ElementType::F32) {
+            members.entry(arena).or_default().push(id);
+        }
+    }
+    let mut result = HashMap::new();
+    for ids in members.into_values() {
+        let old = |&id: &u32| infos.get(id as usize).filter(|old| **old == plan.values[id as usize]).and(scratch.get(id as usize)).cloned();
+        let tensors = match ids.iter().map(old).collect::<Option<Vec<_>>>() {
+            Some(old) => old,
+            None => context.arena(&ids.iter().map(|&id| plan.values[id as usize].shape).collect::<Vec<_>>())?,
+        };
+        result.extend(ids.into_iter().zip(tensors));
+    }
+    Ok(result)
 }
 
 fn binding<T>(value: &str, reason: String) -> Result<T> {

@@ -1,16 +1,24 @@
 //! What the benches share: devices, ceilings, made-up operands, one timing loop.
 //!
 //! `LAYERWISE_DEVICE` chooses: `cpu` (the default), `gpu` (any GPU, software included) or a part of an adapter's name; several by comma.
+//! `LAYERWISE_BENCH_MAX` bounds the sides of matrices; default 1024.
+//!
+//! Beside criterion's lines each bench prints one in tabs: `rate`, device, group, bench, best wall time in microseconds, best time on the GPU by its own clock
+//! (`-` where it has none), rate by the smaller of them, unit, and what part of the device's ceiling that is (`-` where it has none).
+
+pub(crate) mod operands;
+#[cfg(feature = "gpu")]
+mod stamps;
 
 use std::cell::Cell;
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
-use layerwise::feature_learning::experiment::{RateSchedule, block_row};
-use layerwise::plan::{Axpby, Cost, Gemm, Op, Role, block};
-use layerwise::{Bindings, Context, Plan, Prepared, Recorder, Shape, Value};
+use layerwise::plan::Axpby;
+use layerwise::{Context, Plan, Prepared};
+
+use operands::{bind, plan_of, product};
 
 /// A device and what it reaches at best, measured in this run.
 pub(crate) struct Device {
@@ -30,11 +38,19 @@ pub(crate) enum Bound {
     Flops,
     /// Bytes, against the copy.
     Bytes,
+    /// As many flops, against the product.
+    Nominal(u64),
 }
 
 /// True if each bench runs once to show that it works.
 pub(crate) fn smoke() -> bool {
     !std::env::args().any(|a| a == "--bench") || std::env::args().any(|a| a == "--test")
+}
+
+/// True where the command line names no bench or a part of this one's name: criterion skips the others too, but only once they are made.
+pub(crate) fn wanted(name: &str) -> bool {
+    let mut parts = std::env::args().skip(1).filter(|a| !a.starts_with('-')).peekable();
+    parts.peek().is_none() || parts.any(|part| name.contains(&part))
 }
 
 /// Criterion with short times: a bench is run before and after a change, in turn, rather than once for long.
@@ -43,11 +59,31 @@ pub(crate) fn criterion() -> Criterion {
     short.without_plots().configure_from_args()
 }
 
+/// The largest side of a matrix.
+pub(crate) fn largest() -> usize {
+    std::env::var("LAYERWISE_BENCH_MAX").map_or(1024, |text| text.parse().expect("LAYERWISE_BENCH_MAX is a number"))
+}
+
 /// The chosen devices, with their ceilings.
 pub(crate) fn devices() -> Vec<Device> {
+    chosen().into_iter().map(|(name, context)| Device::new(&name, context)).collect()
+}
+
+/// The chosen devices alone.
+pub(crate) fn contexts() -> Vec<Context> {
+    chosen().into_iter().map(|named| named.1).collect()
+}
+
+fn chosen() -> Vec<(String, Context)> {
     let wanted = std::env::var("LAYERWISE_DEVICE").unwrap_or_default();
     let wanted = if wanted.is_empty() { "cpu".into() } else { wanted };
-    wanted.split(',').map(|name| Device::new(name, named(name))).collect()
+    wanted.split(',').map(|name| (name.into(), named(name))).collect()
+}
+
+/// Runs between two waits, where one takes `once` seconds: the next power of two within 20 ms, since what counts is the work, not how long the host takes to
+/// notice its end.
+pub(crate) fn between_waits(once: f64) -> u64 {
+    (0..7).map(|i| 1u64 << i).find(|&runs| runs as f64 * once > 0.02).unwrap_or(64)
 }
 
 #[cfg(feature = "gpu")]
@@ -68,56 +104,76 @@ pub(crate) fn named(name: &str) -> Context {
 impl Device {
     fn new(name: &str, context: Context) -> Self {
         let mut device = Device { context, label: name.into(), gemm: f64::NAN, copy: f64::NAN };
-        let (side, words) = if smoke() { (32, 1024) } else { (1024, 1 << 24) };
+        let side = if smoke() { 32 } else { largest().clamp(32, if device.context.is_gpu() { 4096 } else { 1024 }) };
+        // Sixteen matrices of that side, at most 64 MiB: well beyond caches where the side is.
+        let rows = (16 * side).min((1 << 24) / side);
         let best = |plan: &Plan| {
             let mut bound = bind(&device.context, plan);
             let once = |bound: &mut Prepared| time(&device.context, bound, &[0], 1).as_secs_f64();
             once(&mut bound);
-            (0..5).map(|_| once(&mut bound)).fold(f64::INFINITY, f64::min)
+            let wall = (0..5).map(|_| once(&mut bound)).fold(f64::INFINITY, f64::min);
+            device.gpu_time(&mut bound, &[0]).map_or(wall, |gpu| gpu.min(wall))
         };
         let product = product(1, side, side, side);
-        let copy = plan_of(|r| Axpby::copy(r.value("x", [1, 1024, words / 1024]), r.value("out", [1, 1024, words / 1024])));
+        let copy = plan_of(|r| Axpby::copy(r.value("x", [1, rows, side]), r.value("out", [1, rows, side])));
         let rates = (product.cost(None).flops as f64 / best(&product), copy.cost(None).bytes as f64 / best(&copy));
         (device.gemm, device.copy) = rates;
-        let ceilings = format!("gemm n = {side} {:.1} GFLOP/s, copy of {} MiB {:.1} GB/s", rates.0 * 1e-9, words >> 18, rates.1 * 1e-9);
         if !smoke() {
-            println!("{name}: {}; {ceilings}", device.context.describe());
+            println!("ceiling\t{name}\t{}\tgemm f32 n = {side}\t{:.1} GFLOP/s", device.context.describe(), rates.0 * 1e-9);
+            println!("ceiling\t{name}\t{}\tcopy of {} MiB\t{:.1} GB/s", device.context.describe(), (rows * side) >> 18, rates.1 * 1e-9);
         }
         device
     }
 
-    /// One bench of `segments` of a prepared plan; prints its best rate and what part of the ceiling that is.
-    pub(crate) fn bench(
-        &self,
-        group: &mut BenchmarkGroup<'_, WallTime>,
-        id: &str,
-        prepared: &mut Prepared,
-        segments: &[usize],
-        bound: Bound,
-    ) {
-        let cost: Cost = segments.iter().map(|&s| prepared.plan().cost(Some(s))).sum();
-        let (work, ceiling, unit) = match bound {
-            Bound::Flops => (cost.flops, self.gemm, "GFLOP/s"),
-            Bound::Bytes => (cost.bytes, self.copy, "GB/s"),
-        };
-        group.throughput(if bound == Bound::Flops { Throughput::Elements(work) } else { Throughput::BytesDecimal(work) });
-        if let Some(best) = self.measure(group, id, |runs| time(&self.context, prepared, segments, runs)) {
-            let rate = work as f64 / best;
-            println!("    best: {:.2} us, {:.2} {unit}, {:.1} % of the ceiling", best * 1e6, rate * 1e-9, 100.0 * rate / ceiling);
+    /// One bench of a plan; prints its best rate and what part of the ceiling that is.
+    pub(crate) fn bench(&self, group: &mut BenchmarkGroup<'_, WallTime>, title: &str, id: &str, plan: &Plan, bound: Bound) {
+        if !wanted(&format!("{title}/{}/{id}", self.label)) {
+            return;
         }
+        let (prepared, segments, cost) = (&mut bind(&self.context, plan), &[0], plan.cost(None));
+        let (work, throughput) = match bound {
+            Bound::Flops => (cost.flops, Throughput::Elements(cost.flops)),
+            Bound::Bytes => (cost.bytes, Throughput::BytesDecimal(cost.bytes)),
+            Bound::Nominal(flops) => (flops, Throughput::Elements(flops)),
+        };
+        group.throughput(throughput);
+        if let Some(wall) = self.measure(group, id, |runs| time(&self.context, prepared, segments, runs)) {
+            let gpu = self.gpu_time(prepared, segments);
+            self.print(title, id, wall, gpu, work as f64, bound);
+        }
+    }
+
+    /// The line of a bench: seconds on the wall and on the GPU's clock, flops or bytes.
+    pub(crate) fn print(&self, title: &str, id: &str, wall: f64, gpu: Option<f64>, work: f64, bound: Bound) {
+        let (ceiling, unit) = if bound == Bound::Bytes { (self.copy, "GB/s") } else { (self.gemm, "GFLOP/s") };
+        let rate = work / gpu.map_or(wall, |gpu| gpu.min(wall));
+        let gpu = gpu.map_or("-".into(), |gpu| format!("{:.2}", gpu * 1e6));
+        let (wall, part) = (wall * 1e6, 100.0 * rate / ceiling);
+        println!("rate\t{}\t{title}\t{id}\t{wall:.2}\t{gpu}\t{:.2}\t{unit}\t{part:.1} %", self.label, rate * 1e-9);
+    }
+
+    /// The best of a few runs by the GPU's clock.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn gpu_time(&self, prepared: &mut Prepared, segments: &[usize]) -> Option<f64> {
+        let stamps = stamps::Stamps::new(&self.context)?;
+        // A clock that stands still, as some drivers' do, is none.
+        (0..5).map(|_| stamps.time(prepared, segments)).reduce(f64::min).filter(|&best| best > 0.0)
+    }
+
+    #[cfg(not(feature = "gpu"))]
+    pub(crate) fn gpu_time(&self, _prepared: &mut Prepared, _segments: &[usize]) -> Option<f64> {
+        None
     }
 
     /// One bench of anything that does `runs` turns and says how long they took. Returns the best turn's seconds.
     pub(crate) fn measure(&self, group: &mut BenchmarkGroup<'_, WallTime>, id: &str, mut run: impl FnMut(u64) -> Duration) -> Option<f64> {
         let best = Cell::new(f64::INFINITY);
-        // On a GPU each turn is the mean of a batch with one wait at its end: what counts is the work, not how long the host takes to notice.
+        // On a GPU each turn is the mean of a batch with one wait at its end.
         let batch = if !self.context.is_gpu() || smoke() {
             1
         } else {
             run(1);
-            let once = run(1).as_secs_f64();
-            // The next power of two within 20 ms.
-            (0..7).map(|i| 1u64 << i).find(|&runs| runs as f64 * once > 0.02).unwrap_or(64)
+            between_waits(run(1).as_secs_f64())
         };
         group.bench_function(format!("{}/{id}", self.label), |b| {
             b.iter_custom(|iterations| {
@@ -138,65 +194,4 @@ pub(crate) fn time(context: &Context, prepared: &mut Prepared, segments: &[usize
     }
     context.wait().expect("the device is there");
     start.elapsed()
-}
-
-/// Records a plan whose operands are all external, so that [`bind`] fills them.
-pub(crate) struct Values<'a>(&'a mut Recorder);
-
-impl Values<'_> {
-    pub(crate) fn value(&mut self, name: &str, [batch, rows, cols]: [usize; 3]) -> Value {
-        self.0.external(name, Shape::new(batch, rows, cols)).expect("a shape without zeros")
-    }
-}
-
-/// A plan of one operation.
-pub(crate) fn plan_of<O: Into<Op>>(op: impl FnOnce(&mut Values<'_>) -> O) -> Plan {
-    let mut recorder = Recorder::new();
-    let op = op(&mut Values(&mut recorder)).into();
-    recorder.record(op).expect("operands fit");
-    recorder.finish()
-}
-
-/// A batch of products.
-pub(crate) fn product(batch: usize, m: usize, k: usize, n: usize) -> Plan {
-    plan_of(|r| Gemm::new(r.value("a", [batch, m, k]), r.value("b", [batch, k, n]), r.value("out", [batch, m, n])))
-}
-
-/// Binds every external and state value to made-up numbers, by its name: `block`s are hyper-parameters, a square `..root` or `..spd` is near the identity,
-/// `..keys` are bit patterns, `..step` and Adam's moments are 0, and the rest is uniform in (-1, 1).
-pub(crate) fn bind(context: &Context, plan: &Plan) -> Prepared {
-    let (mut bindings, mut seen, mut seed) = (Bindings::new(), HashSet::new(), 0x9E37_79B9_7F4A_7C15u64);
-    let mut uniform = || {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        (seed >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    let mut row = block_row(1e-3, RateSchedule::Constant, 1000);
-    (row[block::MOMENTUM as usize], row[block::WEIGHT1 as usize], row[block::WEIGHT2 as usize]) = (0.9, 1.0, 1.0);
-    row[block::GATE as usize] = 1.0;
-    for value in plan.ops().iter().flat_map(Op::operands).map(|operand| operand.1) {
-        let info = plan.info(value).expect("a value of the plan");
-        if info.role == Role::Scratch || !seen.insert(info.name.clone()) {
-            continue;
-        }
-        let (name, shape) = (info.name.as_str(), info.shape);
-        let number = |i: usize| {
-            if name.contains("block") {
-                row[i % row.len()]
-            } else if (name.ends_with("root") || name.ends_with("spd")) && shape.rows == shape.cols {
-                let on_diagonal = (i % (shape.rows * shape.cols)).is_multiple_of(shape.cols + 1);
-                if on_diagonal { 1.0 } else { 0.1 * uniform() / shape.cols as f32 }
-            } else if name.ends_with("step") || name.starts_with("m_") || name.starts_with("v_") {
-                0.0
-            } else if name.ends_with("keys") {
-                f32::from_bits(u32::try_from(i).unwrap_or(0))
-            } else {
-                uniform()
-            }
-        };
-        let numbers: Vec<f32> = (0..shape.elements()).map(number).collect();
-        bindings.bind(value, &context.upload(shape, &numbers).expect("room for the operands"));
-    }
-    context.prepare(plan, &bindings).expect("every value is bound")
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use super::memory::Memory;
-use super::{activation, cholesky, control, curvature, eigh, elementwise, gemm, network, qr, random_fill, reduce, spectral, update};
+use super::{activation, cholesky, control, curvature, eigh, elementwise, gemm, network, polar, qr, random_fill, reduce, spectral, update};
 use crate::error::{Error, Result};
 use crate::plan::{Op, Plan};
 use crate::tensor::{Storage, Tensor, lock};
@@ -121,6 +121,11 @@ fn execute(op: &Op, memory: &mut Memory<'_>) {
         Op::NormClip(op) => control::norm_clip(op, memory),
         Op::GraftDirection(op) => update::graft_direction(op, memory),
         Op::NormRatio(op) => control::norm_ratio(op, memory),
+        Op::GraftScale(op) => update::graft_scale(op, memory),
+        Op::StepScale(op) => update::step_scale(op, memory),
+        Op::Momentum(op) => polar::momentum(op, memory),
+        Op::Normalise(op) => polar::normalise(op, memory),
+        Op::PolarOutcome(op) => polar::polar_outcome(op, memory),
         Op::SgdUpdate(op) => update::sgd_update(op, memory),
         Op::AdamUpdate(op) => update::adam_update(op, memory),
         Op::Standardise(op) => network::standardise(op, memory),

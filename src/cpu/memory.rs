@@ -52,6 +52,11 @@ impl Memory<'_> {
 }
 
 impl<'a> Input<'a> {
+    /// The same words through another view.
+    pub(crate) fn seen_as(self, view: Value) -> Input<'a> {
+        Input { view, ..self }
+    }
+
     /// The words from the first element of logical item `b` on; f32 operands only.
     #[inline]
     pub(crate) fn item(&self, b: usize) -> &'a [f32] {

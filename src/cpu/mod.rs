@@ -13,6 +13,7 @@ pub(crate) mod engine;
 mod gemm;
 mod memory;
 mod network;
+mod polar;
 mod qr;
 mod random_fill;
 mod reduce;

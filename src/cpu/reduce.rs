@@ -2,7 +2,7 @@
 
 use super::memory::{Input, Memory, runs};
 use super::scratch;
-use crate::plan::{CheckFinite, ColumnMean, OperatorNorm, Reduce, ReduceKind};
+use crate::plan::{CheckFinite, ColumnMean, OperatorNorm, Reduce, ReduceKind, Value};
 
 /// Elements above this magnitude have an infinite square in f32.
 pub(crate) const LARGEST: f32 = 1e18;
@@ -19,10 +19,45 @@ fn narrow(x: f64) -> f32 {
 pub(super) fn reduce(op: &Reduce, memory: &mut Memory<'_>) {
     let mut out = memory.take(op.out);
     let (x, y) = (memory.input(op.x), op.y.map(|y| memory.input(y)));
+    let (runs, stride) = (op.out.cols, op.out.col_stride);
     out.for_each(4 * op.x.rows * op.x.cols, |i, item| {
-        item[0] = op.scale * narrow(reduction(op.kind, x, y, i));
+        if runs == 1 {
+            item[0] = op.scale * narrow(reduction(op.kind, x, y, i));
+            return;
+        }
+        for run in 0..runs {
+            item[run * stride] = op.scale * narrow(run_of(op.kind, x, y, i, run, runs));
+        }
     });
     memory.put(out);
+}
+
+/// So many elements of a dense operand's items as one row.
+fn elements_of(x: Input<'_>, first: usize, length: usize) -> Input<'_> {
+    x.seen_as(Value { offset: x.view.offset + first, rows: 1, cols: length, row_stride: length, ..x.view })
+}
+
+/// The reduction over one of so many runs of item `i`, its elements row by row.
+fn run_of(kind: ReduceKind, x: Input<'_>, y: Option<Input<'_>>, i: usize, run: usize, runs: usize) -> f64 {
+    let (v, elements) = (x.view, x.view.rows * x.view.cols);
+    let length = elements.div_ceil(runs);
+    let (first, end) = ((run * length).min(elements), ((run + 1) * length).min(elements));
+    let dense = |v: Value| v.col_stride == 1 && (v.rows == 1 || v.row_stride == v.cols);
+    if first < end && kind != ReduceKind::IdentityGap && dense(v) && y.is_none_or(|y| dense(y.view)) {
+        return reduction(kind, elements_of(x, first, end - first), y.map(|y| elements_of(y, first, end - first)), i);
+    }
+    let element = |x: Input<'_>, e: usize| x.item(i)[e / v.cols * x.view.row_stride + e % v.cols * x.view.col_stride];
+    let wide = |x: Input<'_>, e: usize| f64::from(element(x, e));
+    match kind {
+        ReduceKind::SumSq => (first..end).map(|e| wide(x, e) * wide(x, e)).sum(),
+        ReduceKind::Dot => y.map_or(f64::NAN, |y| (first..end).map(|e| wide(x, e) * wide(y, e)).sum()),
+        ReduceKind::Sum | ReduceKind::Trace => (first..end).map(|e| wide(x, e)).sum(),
+        ReduceKind::MaxAbs => f64::from(f32::from_bits((first..end).map(|e| element(x, e).abs().to_bits()).max().unwrap_or(0))),
+        ReduceKind::IdentityGap => {
+            let gap = |e: usize| element(x, e) - if e / v.cols == e % v.cols { 1.0 } else { 0.0 };
+            f64::from(f32::from_bits((first..end).map(|e| gap(e).abs().to_bits()).max().unwrap_or(0)))
+        }
+    }
 }
 
 fn reduction(kind: ReduceKind, x: Input<'_>, y: Option<Input<'_>>, i: usize) -> f64 {
@@ -33,13 +68,17 @@ fn reduction(kind: ReduceKind, x: Input<'_>, y: Option<Input<'_>>, i: usize) -> 
             (0..v.rows).map(|r| f64::from(item[r * (v.row_stride + v.col_stride)])).sum()
         }
         ReduceKind::Dot => y.map_or(f64::NAN, |y| dot(x, y, i)),
+        ReduceKind::Sum => {
+            let (item, v) = (x.item(i), x.view);
+            (0..v.rows).flat_map(|r| (0..v.cols).map(move |c| f64::from(item[r * v.row_stride + c * v.col_stride]))).sum()
+        }
         ReduceKind::MaxAbs => f64::from(largest(x, i, false)),
         ReduceKind::IdentityGap => f64::from(largest(x, i, true)),
     }
 }
 
 /// `max |x|` of item `i`, or `max |x - I|` where `gap`; NaN if any is NaN.
-fn largest(x: Input<'_>, i: usize, gap: bool) -> f32 {
+pub(super) fn largest(x: Input<'_>, i: usize, gap: bool) -> f32 {
     // Bit patterns of magnitudes are ordered as the numbers are, those of NaN above all others: a maximum of integers becomes vectors.
     let (v, words, mut largest) = (x.view, x.item(i), 0);
     let arch = pulp::Arch::new();
@@ -79,7 +118,7 @@ impl pulp::WithSimd for Largest<'_> {
 const LANES: usize = 16;
 
 /// `sum x y` of item `i`. Column `c` goes to partial sum `c mod 16` (of a one-column item, row `r` to `r mod 16`), whatever the strides are.
-fn dot(x: Input<'_>, y: Input<'_>, i: usize) -> f64 {
+pub(super) fn dot(x: Input<'_>, y: Input<'_>, i: usize) -> f64 {
     let (v, w) = if x.view.cols == 1 { (x.view.t(), y.view.t()) } else { (x.view, y.view) };
     let mut sums = [0.0f64; LANES];
     let arch = pulp::Arch::new();

@@ -3,10 +3,11 @@
 use rayon::prelude::*;
 
 use super::memory::{CHUNK, Memory, runs, worth_threads};
+use super::reduce::dot;
 use crate::plan::block::{
     BETA1, BETA2, CURRENT_RATE, DAMPENING, EPSILON, GATE, MOMENTUM, ONE_MINUS_BETA1, ONE_MINUS_BETA2, STEP, WEIGHT_DECAY, WEIGHT1, WEIGHT2,
 };
-use crate::plan::{AdamUpdate, DecayForm, GraftDirection, SgdUpdate, Value};
+use crate::plan::{AdamUpdate, DecayForm, GraftDirection, GraftScale, SgdUpdate, StepScale, Value};
 
 /// A weight that would overflow stays.
 #[inline(always)]
@@ -431,5 +432,36 @@ pub(super) fn graft_direction(op: &GraftDirection, memory: &mut Memory<'_>) {
         v.items_seq().zip(out.items_seq()).enumerate().for_each(direct);
     }
     memory.put(v);
+    memory.put(out);
+}
+
+/// What takes one tensor to the norm of another.
+pub(super) fn graft_scale(op: &GraftScale, memory: &mut Memory<'_>) {
+    let mut out = memory.take(op.out);
+    let (x, donor) = (memory.input(op.x), op.donor.map(|d| memory.input(d)));
+    out.for_each(4 * op.x.rows * op.x.cols, |i, item| {
+        // Squares as f32 has them: what overflows there is refused on every device.
+        let own = narrow(dot(x, x, i));
+        let ratio = donor.map_or(1.0, |d| narrow(dot(d, d, i)).sqrt() / (own.sqrt() + 1e-16));
+        item[0] = if own.is_finite() && ratio.is_finite() { ratio } else { 0.0 };
+    });
+    memory.put(out);
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "rounding an f64 accumulation to f32 is the purpose")]
+fn narrow(x: f64) -> f32 {
+    x as f32
+}
+
+/// SOAP's factor of a direction.
+pub(super) fn step_scale(op: &StepScale, memory: &mut Memory<'_>) {
+    let mut out = memory.take(op.out);
+    let block = memory.input(op.block);
+    out.for_each(8, |i, item| {
+        let row = |column: u32| block.scalar(i, column as usize);
+        let decay = if op.decayed { 1.0 - row(CURRENT_RATE) * row(WEIGHT_DECAY) } else { 1.0 };
+        let correction = if op.corrected { row(WEIGHT2).sqrt() / row(WEIGHT1) } else { 1.0 };
+        item[0] = decay * if correction.is_finite() { correction } else { 0.0 };
+    });
     memory.put(out);
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::facts::Facts;
-use super::kernels::{GEMM, KERNELS, KRON_FACTOR, Kernel, Variant};
+use super::kernels::{EIGH_JACOBI, GEMM, KERNELS, KRON_FACTOR, Kernel, Variant};
 use super::ladder::{GemmShape, GemmVariant};
 
 /// Below this many rows or columns of a result a 64 x 64 tile would be mostly padding.
@@ -132,8 +132,21 @@ pub(crate) fn kron_factor(q: usize) -> (Variant, usize) {
     if q <= SMALL { (SMALL_KRON, 32) } else { (KRON_FACTOR.plain(), 64) }
 }
 
+/// Jacobi of a matrix of order 64 in one workgroup: one triangle of it, and its vectors.
+const LARGE_JACOBI: Variant = EIGH_JACOBI.with(&[("LIMIT", "64u"), ("PAIRS", "32u"), ("CELLS", "2080u"), ("PACKED", "true")]);
+
+/// Workgroup memory of it: the triangle, the vectors, and two numbers and a flag of each pair.
+const LARGE_JACOBI_BYTES: u32 = 4 * (2080 + 64 * 64 + 3 * 32);
+
+/// The `eigh_jacobi` variant that diagonalises a whole matrix of order `n` beyond [`EIGH_SINGLE_MAX`](crate::plan::EIGH_SINGLE_MAX) in one workgroup, where the
+/// device has the memory for it.
+pub fn eigh(n: usize, facts: &Facts) -> Option<Variant> {
+    (n <= 64 && facts.workgroup_bytes >= LARGE_JACOBI_BYTES).then_some(LARGE_JACOBI)
+}
+
 /// Every variant that a plan can need.
 pub fn variants() -> Vec<Variant> {
     let others = KERNELS.iter().filter(|k| !k.name.starts_with(GEMM.name)).map(Kernel::plain);
-    GemmVariant::variants().chain(others).chain([SMALL_KRON]).collect()
+    let joint = KERNELS.iter().filter_map(|k| k.plain().joint());
+    GemmVariant::variants().chain(others).chain([SMALL_KRON, LARGE_JACOBI]).chain(joint).collect()
 }

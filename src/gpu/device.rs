@@ -1,11 +1,12 @@
 //! The device: adapters, buffers, pipelines, readback.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::channel::oneshot;
 
 use super::facts::{Facts, experimental_features, is_software, required_features, required_limits};
+use super::joint::Job;
 use super::kernels::{Binding, Kernel, Variant};
 use super::params::Params;
 use crate::error::{Error, Result};
@@ -28,6 +29,8 @@ pub(crate) struct Device {
     pub(crate) queue: wgpu::Queue,
     pub(crate) facts: Facts,
     pipelines: Arc<Mutex<HashMap<Variant, Arc<Pipeline>>>>,
+    /// The host's, for pipelines that are still to be compiled.
+    pipeline_cache: Arc<Mutex<Option<wgpu::PipelineCache>>>,
     /// Bound where a kernel does not use a read binding.
     pub(crate) nothing: wgpu::Buffer,
     /// Why the device was lost. Only a device that we made ourselves tells us: on a host's, the callback is the host's.
@@ -97,7 +100,8 @@ impl Device {
         let experimental = experimental_features(adapter);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("layerwise"),
-            required_features: required_features(adapter) | experimental,
+            // The clock is for the one who measures; the library itself does not use it.
+            required_features: required_features(adapter) | experimental | (adapter.features() & wgpu::Features::TIMESTAMP_QUERY),
             experimental_features: permit(experimental),
             required_limits: required_limits(adapter),
             ..wgpu::DeviceDescriptor::default()
@@ -119,7 +123,16 @@ impl Device {
         }
         facts.check(device.limits().max_storage_buffers_per_shader_stage)?;
         let nothing = in_scopes(&device, "create_buffer", || buffer(&device, "layerwise nothing", 256, false))?;
-        Ok(Device { device, queue, facts, pipelines: Arc::default(), nothing, lost: Arc::default(), own: false })
+        Ok(Device {
+            device,
+            queue,
+            facts,
+            pipelines: Arc::default(),
+            pipeline_cache: Arc::default(),
+            nothing,
+            lost: Arc::default(),
+            own: false,
+        })
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -234,18 +247,47 @@ impl Device {
         }
     }
 
+    /// Takes a cache for all pipelines from now on.
+    pub(crate) fn set_pipeline_cache(&self, cache: wgpu::PipelineCache) {
+        *self.pipeline_cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(cache);
+    }
+
+    /// Compiles what is missing of these: several at once, where there are threads.
+    pub(crate) fn pipelines(&self, variants: impl Iterator<Item = Variant>) -> Result<()> {
+        let wanted: HashSet<Variant> = variants.collect();
+        let missing: Vec<Variant> = {
+            let known = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+            wanted.into_iter().filter(|variant| !known.contains_key(variant)).collect()
+        };
+        let compile = |list: &[Variant]| list.iter().try_for_each(|&variant| self.pipeline(variant).map(|_| ()));
+        #[cfg(not(target_arch = "wasm32"))]
+        // A GL device is one context, whose threads would only wait for each other.
+        if missing.len() > 1 && self.facts.backend != "Gl" {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
+            let share = missing.len().div_ceil(threads);
+            // Threads of our own: a caller's thread pool may be waiting for us.
+            return std::thread::scope(|scope| {
+                let workers: Vec<_> = missing.chunks(share).map(|list| scope.spawn(move || compile(list))).collect();
+                let died = |_| Err(Error::Gpu { during: "create_compute_pipeline", message: "a thread that compiled ended early".into() });
+                workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(died))
+            });
+        }
+        compile(&missing)
+    }
+
     /// The pipeline of a variant, compiled at its first use.
     pub(crate) fn pipeline(&self, variant: Variant) -> Result<Arc<Pipeline>> {
-        let mut cache = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = cache.get(&variant) {
+        let known = || self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = known().get(&variant) {
             return Ok(pipeline.clone());
         }
+        // Not under the lock: others compile meanwhile. Of two that compile the same one the first stays.
         let pipeline = Arc::new(self.scoped("create_compute_pipeline", || self.compile(variant))?);
-        cache.insert(variant, pipeline.clone());
-        Ok(pipeline)
+        Ok(known().entry(variant).or_insert(pipeline).clone())
     }
 
     fn compile(&self, variant: Variant) -> Pipeline {
+        let cache = self.pipeline_cache.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let bindings = Kernel::named(variant.kernel).map_or(&[][..], |k| k.bindings);
         let entry = |binding: u32, ty: wgpu::BufferBindingType, dynamic: bool| wgpu::BindGroupLayoutEntry {
             binding,
@@ -283,9 +325,21 @@ impl Device {
             module: &module,
             entry_point: Some(variant.kernel),
             compilation_options: wgpu::PipelineCompilationOptions { constants: &[], zero_initialize_workgroup_memory: false },
-            cache: None,
+            cache: cache.as_ref(),
         });
         Pipeline { pipeline, layout }
+    }
+
+    /// A storage buffer of the tables of joint dispatches, written once.
+    pub(crate) fn table(&self, jobs: &[Job]) -> Result<wgpu::Buffer> {
+        let bytes: &[u8] = bytemuck::cast_slice(jobs);
+        self.scoped("create_buffer", || {
+            let buffer = buffer(&self.device, "layerwise jobs", (bytes.len() as u64).max(256), !bytes.is_empty());
+            if !bytes.is_empty() {
+                fill(&buffer, bytes);
+            }
+            buffer
+        })
     }
 
     /// A uniform buffer of parameter slots, written once.

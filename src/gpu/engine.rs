@@ -1,13 +1,15 @@
 //! Dispatches with buffers: prepared once, encoded any number of times.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::cost;
 use super::device::{Device, Pipeline, buffer};
 use super::facts::Facts;
-use super::kernels::{Binding, Kernel};
+use super::joint::{self, Job, Placed, Reach};
+use super::kernels::{Binding, Kernel, Variant};
 use super::lowering::{Dispatch, lower};
 use super::params::{Params, SLOT};
 use crate::error::{Error, Result};
@@ -19,21 +21,30 @@ use crate::tensor::{ElementType, Storage, Tensor};
 pub struct DispatchCount {
     /// Compute dispatches.
     pub dispatches: usize,
-    /// Groups of dispatches without a barrier between them; at most one barrier a wave.
+    /// Groups of dispatches that are independent of each other. Between two groups the driver gets one barrier, or two where the later one has several dispatches
+    /// and writes what was read or written before.
     pub waves: usize,
 }
 
-/// Dispatches and waves of one run of all segments, for a device that need not be there.
+/// Dispatches and waves of one run of all segments, for a device that need not be there and values with buffers of their own: where values share buffers,
+/// dispatches of one kernel over parts of them become one.
 pub fn count(plan: &Plan, facts: &Facts) -> DispatchCount {
     let mut total = DispatchCount { dispatches: 0, waves: 0 };
     for segment in plan.segments() {
         let dispatches: Vec<Dispatch> = plan.ops()[segment.ops.clone()].iter().flat_map(|op| lower(op, facts)).collect();
-        let touches: Vec<Vec<wave::Touch>> =
-            dispatches.iter().map(|d| used(d).map(|(value, binding)| (value as usize, binding == Binding::Write)).collect()).collect();
+        let touches: Vec<Vec<wave::Touch>> = dispatches
+            .iter()
+            .map(|d| used(d).map(|(value, binding)| (value as usize, wave::WHOLE, binding == Binding::Write)).collect())
+            .collect();
         total.dispatches += dispatches.len();
         total.waves += wave::waves(touches.iter().map(Vec::as_slice)).into_iter().max().map_or(0, |w| w + 1);
     }
     total
+}
+
+/// Dispatches of one operation by itself, on a device that need not be there.
+pub fn dispatches(op: &Op, facts: &Facts) -> usize {
+    lower(op, facts).len()
 }
 
 /// The values that a dispatch binds, and how.
@@ -56,6 +67,55 @@ struct Wave {
     /// Buffers that earlier waves wrote and this one reads: one transition for all.
     reads: Vec<wgpu::Buffer>,
     steps: Vec<Step>,
+}
+
+/// One dispatch, of one operation or of several, before it has a bind group.
+struct Unit {
+    variant: Variant,
+    /// By binding: buffer and bytes.
+    reach: Vec<Option<(usize, Range<u64>)>>,
+    slot: usize,
+    /// Its jobs, where it has several.
+    table: Range<usize>,
+    groups: [u32; 3],
+    flops: u64,
+}
+
+impl Unit {
+    fn bindings(&self) -> &'static [(&'static str, Binding)] {
+        Kernel::named(self.variant.kernel).map_or(&[], |k| k.bindings)
+    }
+
+    fn used(&self) -> impl Iterator<Item = (usize, Binding)> {
+        self.reach.iter().zip(self.bindings()).filter_map(|(reach, (_, binding))| reach.as_ref().map(|r| (r.0, *binding)))
+    }
+}
+
+/// The distinct buffers of a plan.
+#[derive(Default)]
+struct Buffers {
+    list: Vec<wgpu::Buffer>,
+    index: HashMap<wgpu::Buffer, usize>,
+}
+
+impl Buffers {
+    fn index(&mut self, buffer: &wgpu::Buffer) -> usize {
+        *self.index.entry(buffer.clone()).or_insert_with(|| {
+            self.list.push(buffer.clone());
+            self.list.len() - 1
+        })
+    }
+}
+
+/// Parameters of all dispatches.
+struct Tables {
+    uniforms: wgpu::Buffer,
+    jobs: wgpu::Buffer,
+}
+
+/// Elements in a word.
+fn per_word(element: ElementType) -> u64 {
+    if element == ElementType::F16 { 2 } else { 1 }
 }
 
 /// A plan with buffers, pipelines and bind groups.
@@ -85,6 +145,23 @@ impl Prepared {
         &self.plan
     }
 
+    /// Dispatches and waves of parts of segments.
+    pub(crate) fn count_parts(&self, parts: &[(usize, Range<usize>)]) -> DispatchCount {
+        let mut total = DispatchCount { dispatches: 0, waves: 0 };
+        for (segment, units) in parts {
+            let mut before = 0;
+            for wave in &self.waves[*segment] {
+                let all = before..before + wave.steps.len();
+                let taken =
+                    units.end.clamp(all.start, all.end) - units.start.clamp(all.start, all.end).min(units.end.clamp(all.start, all.end));
+                total.dispatches += taken;
+                total.waves += usize::from(taken > 0);
+                before = all.end;
+            }
+        }
+        total
+    }
+
     pub(crate) fn count(&self) -> DispatchCount {
         let waves = self.waves.iter().map(Vec::len).sum();
         DispatchCount { dispatches: self.waves.iter().flatten().map(|w| w.steps.len()).sum(), waves }
@@ -92,107 +169,137 @@ impl Prepared {
 
     /// Makes parameters and bind groups for these tensors.
     pub(crate) fn bind(&mut self, tensors: &[Tensor]) -> Result<()> {
-        let mut buffers: Vec<wgpu::Buffer> = Vec::new();
-        let mut slots: Vec<Params> = Vec::new();
-        let mut segments = Vec::new();
+        let mut buffers = Buffers::default();
+        let (mut slots, mut jobs) = (Vec::new(), Vec::new());
+        let mut segments: Vec<Vec<Vec<Unit>>> = Vec::with_capacity(self.plan.segments.len());
         for segment in &self.plan.segments {
             let mut swapped = Cow::Borrowed(tensors);
             for &(value, other) in &segment.stand_ins {
                 swapped.to_mut()[value as usize] = tensors[other as usize].clone();
             }
-            let ops = &self.plan.ops[segment.ops.clone()];
-            let mut dispatches: Vec<Dispatch> = ops.iter().flat_map(|op| lower(op, &self.device.facts)).collect();
-            for dispatch in &mut dispatches {
-                self.place(dispatch, &swapped)?;
-            }
-            let first_slot = slots.len();
-            slots.extend(dispatches.iter().map(|d| d.params));
-            segments.push((first_slot, dispatches, units(ops, &self.device.facts), swapped));
-        }
-        let uniforms = self.device.uniforms(&slots, SLOT)?;
-        let mut result = Vec::with_capacity(segments.len());
-        let mut ordered = Vec::with_capacity(segments.len());
-        for (first_slot, dispatches, flops, tensors) in &segments {
-            let touches: Vec<Vec<wave::Touch>> = dispatches
-                .iter()
-                .map(|d| {
-                    used(d)
-                        .filter_map(|(value, binding)| match &tensors[value as usize].storage {
-                            Storage::Gpu(buffer) => {
-                                let index = buffers.iter().position(|b| b == buffer).unwrap_or_else(|| {
-                                    buffers.push(buffer.clone());
-                                    buffers.len() - 1
-                                });
-                                Some((index, binding == Binding::Write))
-                            }
-                            Storage::Cpu(_) => None,
-                        })
-                        .collect()
-                })
-                .collect();
-            let order = wave::waves(touches.iter().map(Vec::as_slice));
-            let count = order.iter().max().map_or(0, |w| w + 1);
-            let mut waves: Vec<Wave> = (0..count).map(|_| Wave { reads: Vec::new(), steps: Vec::new() }).collect();
-            let mut written = vec![false; buffers.len()];
-            let mut by_wave: Vec<usize> = (0..dispatches.len()).collect();
-            by_wave.sort_by_key(|&i| order[i]);
-            ordered.push(by_wave.iter().map(|&i| flops[i]).collect());
-            for i in by_wave {
-                let wave = &mut waves[order[i]];
-                for &(index, writes) in &touches[i] {
-                    if writes {
-                        written[index] = true;
-                    } else if written[index] && !wave.reads.contains(&buffers[index]) {
-                        wave.reads.push(buffers[index].clone());
-                    }
+            let mut placed = Vec::new();
+            for op in &self.plan.ops[segment.ops.clone()] {
+                let dispatches = lower(op, &self.device.facts);
+                let flops = cost::flops(op, &dispatches);
+                for (dispatch, flops) in dispatches.into_iter().zip(flops) {
+                    placed.push(self.place(dispatch, flops, &swapped, &mut buffers)?);
                 }
-                wave.steps.push(self.step(&dispatches[i], first_slot + i, &uniforms, tensors)?);
             }
-            result.push(waves);
+            let waves = joint::join(&placed, self.device.facts.max_binding_bytes);
+            let mut unit = |members: &Vec<usize>| self.unit(&placed, members, &mut slots, &mut jobs);
+            segments.push(waves.iter().map(|wave| wave.iter().map(&mut unit).collect()).collect());
         }
-        (self.waves, self.units) = (result, ordered);
+        let tables = Tables { uniforms: self.device.uniforms(&slots, SLOT)?, jobs: self.device.table(&jobs)? };
+        self.device.pipelines(segments.iter().flatten().flatten().map(|unit| unit.variant))?;
+        let (mut all_waves, mut all_units) = (Vec::with_capacity(segments.len()), Vec::with_capacity(segments.len()));
+        for segment in &segments {
+            let mut written = vec![false; buffers.list.len()];
+            let mut waves = Vec::with_capacity(segment.len());
+            for units in segment {
+                let mut wave = Wave { reads: Vec::new(), steps: Vec::with_capacity(units.len()) };
+                for unit in units {
+                    for (index, binding) in unit.used() {
+                        // Once moved to read-only it stays so until somebody writes it again. A dispatch alone moves what it reads together with
+                        // what it writes: a move before it would be a second barrier.
+                        if binding == Binding::Read && std::mem::take(&mut written[index]) && units.len() > 1 {
+                            wave.reads.push(buffers.list[index].clone());
+                        }
+                    }
+                    wave.steps.push(self.step(unit, &buffers, &tables)?);
+                }
+                for (index, _) in units.iter().flat_map(Unit::used).filter(|u| u.1 == Binding::Write) {
+                    written[index] = true;
+                }
+                waves.push(wave);
+            }
+            all_units.push(segment.iter().flatten().map(|unit| unit.flops).collect());
+            all_waves.push(waves);
+        }
+        (self.waves, self.units) = (all_waves, all_units);
         Ok(())
     }
 
-    /// Turns value-relative offsets into binding-relative ones, and checks the binding's size.
-    fn place(&self, dispatch: &mut Dispatch, tensors: &[Tensor]) -> Result<()> {
-        for (view, value) in dispatch.params.views.iter_mut().zip(&dispatch.values) {
-            let Some(value) = value else { continue };
+    /// Finds out what a dispatch reaches, and checks that it may.
+    fn place(&self, dispatch: Dispatch, flops: u64, tensors: &[Tensor], buffers: &mut Buffers) -> Result<Placed> {
+        let mut reach = Vec::with_capacity(dispatch.values.len());
+        for value in &dispatch.values {
+            let Some(value) = value else {
+                reach.push(None);
+                continue;
+            };
             let tensor = &tensors[value.id as usize];
-            let (_, skipped, bytes) = self.range(tensor);
-            if bytes > self.device.facts.max_binding_bytes {
+            let start = 4 * tensor.offset as u64;
+            let bytes = start..start + 4 * tensor.words() as u64;
+            let length = bytes.end - self.aligned(bytes.start);
+            if length > self.device.facts.max_binding_bytes {
                 return Err(Error::Limit {
                     what: format!("`{}` in one binding (bytes)", self.plan.values[value.id as usize].name),
-                    needed: bytes,
+                    needed: length,
                     limit: self.device.facts.max_binding_bytes,
                     advice: "split the stack into tensors that fit a binding",
                 });
             }
-            let per_word = if tensor.element == ElementType::F16 { 2 } else { 1 };
-            view.offset += u32::try_from(skipped).unwrap_or(u32::MAX) * per_word;
+            let per_word = per_word(tensor.element);
+            let first = value.offset as u64;
+            let end = first + ((value.modulo - 1) * value.item_stride + value.extent()) as u64;
+            let touched = start + 4 * (first / per_word)..start + 4 * end.div_ceil(per_word);
+            reach.push(match &tensor.storage {
+                Storage::Gpu(buffer) => Some(Reach { buffer: buffers.index(buffer), bytes, touched }),
+                Storage::Cpu(_) => None,
+            });
         }
-        Ok(())
+        Ok(Placed { dispatch, reach, flops })
     }
 
-    /// The binding of a tensor: (byte offset, words between it and the tensor, bytes).
-    fn range(&self, tensor: &Tensor) -> (u64, u64, u64) {
-        let start = 4 * tensor.offset as u64;
-        let aligned = start - start % u64::from(self.device.facts.storage_alignment);
-        (aligned, (start - aligned) / 4, start - aligned + 4 * tensor.words() as u64)
+    /// The start of a binding that holds this byte.
+    fn aligned(&self, byte: u64) -> u64 {
+        byte - byte % u64::from(self.device.facts.storage_alignment)
     }
 
-    fn step(&self, dispatch: &Dispatch, slot: usize, uniforms: &wgpu::Buffer, tensors: &[Tensor]) -> Result<Step> {
-        let pipeline = self.device.pipeline(dispatch.variant)?;
-        let bindings = Kernel::named(dispatch.variant.kernel).map_or(&[][..], |k| k.bindings);
+    /// Gives dispatches that are to be one their parameters.
+    fn unit(&self, placed: &[Placed], members: &[usize], slots: &mut Vec<Params>, jobs: &mut Vec<Job>) -> Unit {
+        let first = &placed[members[0]];
+        let reach: Vec<Option<(usize, Range<u64>)>> = (0..first.reach.len())
+            .map(|b| joint::span(placed, members, b).map(|r| (r.buffer, self.aligned(r.bytes.start)..r.bytes.end)))
+            .collect();
+        // Offsets of views count from the start of the tensor so far, and of the binding from here on.
+        let params = |one: &Placed| {
+            let mut params = one.dispatch.params;
+            let views = params.views.iter_mut().zip(&one.dispatch.values).zip(&one.reach).zip(&reach);
+            for (((view, value), mine), all) in views {
+                let (Some(value), Some(mine), Some((_, all))) = (value, mine, all) else { continue };
+                let skipped = (mine.bytes.start - all.start) / 4 * per_word(value.element);
+                view.offset = view.offset.saturating_add(u32::try_from(skipped).unwrap_or(u32::MAX));
+            }
+            params
+        };
+        let flops = members.iter().map(|&i| placed[i].flops).fold(0, u64::saturating_add);
+        let variant = first.dispatch.variant;
+        match variant.joint().filter(|_| members.len() > 1) {
+            None => {
+                slots.push(params(first));
+                Unit { variant, reach, slot: slots.len() - 1, table: 0..0, groups: first.dispatch.groups, flops }
+            }
+            Some(variant) => {
+                let (spans, groups) = joint::grid(placed, members, self.device.facts.max_workgroups);
+                let start = jobs.len();
+                jobs.extend(members.iter().zip(spans).map(|(&i, span)| Job { params: params(&placed[i]), span }));
+                Unit { variant, reach, slot: 0, table: start..jobs.len(), groups, flops }
+            }
+        }
+    }
+
+    fn step(&self, unit: &Unit, buffers: &Buffers, tables: &Tables) -> Result<Step> {
+        let pipeline = self.device.pipeline(unit.variant)?;
         let device = &self.device.device;
         let bind_group = self.device.scoped("create_bind_group", || {
-            let mut resources = vec![(uniforms.clone(), 0, size_of::<Params>() as u64)];
-            for (i, (_, binding)) in bindings.iter().enumerate() {
-                let tensor = dispatch.values.get(i).copied().flatten().map(|v| &tensors[v.id as usize]);
-                resources.push(match (tensor.map(|t| (t, &t.storage)), binding) {
-                    (Some((tensor, Storage::Gpu(buffer))), _) => {
-                        let (offset, _, bytes) = self.range(tensor);
-                        (buffer.clone(), offset, bytes)
+            let mut resources = vec![(tables.uniforms.clone(), 0, size_of::<Params>() as u64)];
+            for (i, (name, binding)) in unit.bindings().iter().enumerate() {
+                resources.push(match (unit.reach.get(i).and_then(Option::as_ref), binding) {
+                    (Some((buffer, bytes)), _) => (buffers.list[*buffer].clone(), bytes.start, bytes.end - bytes.start),
+                    _ if *name == "jobs" && !unit.table.is_empty() => {
+                        let job = size_of::<Job>() as u64;
+                        (tables.jobs.clone(), job * unit.table.start as u64, job * unit.table.len() as u64)
                     }
                     // One buffer of its own each: sharing a written one would order steps that are independent.
                     (_, Binding::Write) => (buffer(device, "layerwise unused", 256, false), 0, 256),
@@ -211,24 +318,25 @@ impl Prepared {
                 })
                 .collect();
             device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(dispatch.variant.kernel),
+                label: Some(unit.variant.kernel),
                 layout: &pipeline.layout,
                 entries: &entries,
             })
         })?;
-        let offset = u32::try_from(slot * SLOT).map_err(|_| Error::Limit {
+        let offset = u32::try_from(unit.slot * SLOT).map_err(|_| Error::Limit {
             what: "the plan's parameters (bytes)".into(),
-            needed: (slot * SLOT) as u64,
+            needed: (unit.slot * SLOT) as u64,
             limit: u64::from(u32::MAX),
             advice: "record several smaller plans",
         })?;
-        Ok(Step { pipeline, bind_group, offset, groups: dispatch.groups })
+        Ok(Step { pipeline, bind_group, offset, groups: unit.groups })
     }
 
     /// Records segments into a pass: no allocation, no queue access.
     ///
     /// Any cut between two dispatches keeps the order of waves, so a segment may stop there and go on in another pass.
     pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, parts: impl Iterator<Item = (usize, Range<usize>)>) {
+        let mut pipeline: Option<&Arc<Pipeline>> = None;
         for (segment, units) in parts {
             let mut before = 0;
             for wave in &self.waves[segment] {
@@ -244,7 +352,10 @@ impl Prepared {
                     pass.transition_resources(reads, std::iter::empty());
                 }
                 for step in &wave.steps[first..end] {
-                    pass.set_pipeline(&step.pipeline.pipeline);
+                    if pipeline.is_none_or(|set| !Arc::ptr_eq(set, &step.pipeline)) {
+                        pass.set_pipeline(&step.pipeline.pipeline);
+                        pipeline = Some(&step.pipeline);
+                    }
                     pass.set_bind_group(0, &step.bind_group, &[step.offset]);
                     pass.dispatch_workgroups(step.groups[0], step.groups[1], step.groups[2]);
                 }

@@ -43,12 +43,12 @@ kernels! {
     GEMM_SKINNY = "gemm_skinny" [a Read, b Read, d Read, out Write, block Read],
     GEMM_SMALL = "gemm_small" [a Read, b Read, d Read, out Write, block Read],
     KRON_FACTOR = "kron_factor" [x Read, out Write, block Read, gate Read],
-    AXPBY = "axpby" [x Read, y Read, out Write, block Read, gate Read],
+    AXPBY = "axpby" [x Read, y Read, out Write, block Read, gate Read, jobs Read],
     ACTIVATION = "activation" [x Read, times Read, out Write],
-    CONVERT = "convert" [x Read, out Write],
+    CONVERT = "convert" [x Read, out Write, jobs Read],
     REDUCE = "reduce" [x Read, y Read, out Write],
     COLUMN_MEAN = "column_mean" [x Read, out Write],
-    CHECK_FINITE = "check_finite" [x Read, flag Write],
+    CHECK_FINITE = "check_finite" [x Read, flag Write, jobs Read],
     CHOLESKY_LOAD = "cholesky_load" [a Read, out Write, block Read, ok Write],
     CHOLESKY_DIAGONAL = "cholesky_diagonal" [out Write, ok Write],
     CHOLESKY_ROWS = "cholesky_rows" [out Write],
@@ -66,7 +66,7 @@ kernels! {
     QUOTIENT = "quotient" [x Read, y Read, out Write],
     ITERATION_CONTROL = "iteration_control" [x Read, block Read, control Write],
     RANDOM_FILL = "random_fill" [keys Read, step Read, out Write],
-    ADVANCE = "advance" [block Write],
+    ADVANCE = "advance" [block Write, jobs Read],
     FACTOR_DAMPING = "factor_damping" [left_mean Read, right_mean Read, block Read, out Write],
     ROOT_OUTCOME = "root_outcome" [left_ok Read, right_ok Read, ok Write, block Write],
     KL_CLIP = "kl_clip" [dots Read, block Read, out Write],
@@ -76,8 +76,13 @@ kernels! {
     NORM_CLIP = "norm_clip" [squares Read, out Write],
     GRAFT_DIRECTION = "graft_direction" [g Read, m Read, block Read, v Write, out Write],
     NORM_RATIO = "norm_ratio" [donor Read, own Read, out Write],
-    SGD_UPDATE = "sgd_update" [g Read, g_scale Read, block Read, m Write, w Write],
-    ADAM_UPDATE = "adam_update" [g Read, block Read, m Write, v Write, v_max Write, w Write],
+    GRAFT_SCALE = "graft_scale" [x Read, donor Read, out Write],
+    STEP_SCALE = "step_scale" [block Read, out Write],
+    MOMENTUM = "momentum" [g Read, block Read, m Write, out Write],
+    NORMALISE = "normalise" [x Read, out Write],
+    POLAR_OUTCOME = "polar_outcome" [size Read, scale Write, ok Write, block Write],
+    SGD_UPDATE = "sgd_update" [g Read, g_scale Read, block Read, m Write, w Write, jobs Read],
+    ADAM_UPDATE = "adam_update" [g Read, block Read, m Write, v Write, v_max Write, w Write, jobs Read],
     STANDARDISE = "standardise" [x Read, out Write, mean Write, variance Write, scale Write],
     STANDARDISE_GRADIENT = "standardise_gradient" [xhat Read, dy Read, scale Read, gamma Read, dx Write, sums Write],
     SOFTMAX_CROSS_ENTROPY = "softmax_cross_entropy" [logits Read, labels Read, loss Write, delta Write, hits Write],
@@ -113,13 +118,27 @@ impl Kernel {
         self.source.contains("subgroupBroadcast(")
     }
 
+    /// True if it has a variant that does the work of several dispatches, each described in the table `jobs`.
+    pub fn joins(&self) -> bool {
+        self.bindings.last().is_some_and(|b| b.0 == "jobs")
+    }
+
     /// The row of a name.
     pub fn named(name: &str) -> Option<&'static Kernel> {
         KERNELS.iter().find(|k| k.name == name)
     }
 }
 
+/// What makes a kernel read the table of its jobs.
+const JOINT: &[(&str, &str)] = &[("JOINT", "true")];
+
 impl Variant {
+    /// The variant that does the work of several dispatches of this one.
+    pub fn joint(&self) -> Option<Variant> {
+        let joins = self.tunables.is_empty() && self.flags == 0 && Kernel::named(self.kernel).is_some_and(Kernel::joins);
+        joins.then_some(Variant { kernel: self.kernel, tunables: JOINT, flags: 0 })
+    }
+
     /// The switches that are on.
     pub fn switches(&self) -> impl Iterator<Item = &'static str> {
         let flags = self.flags;

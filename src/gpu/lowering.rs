@@ -5,20 +5,23 @@ use super::facts::Facts;
 use super::kernels::{
     ACTIVATION, ADAM_UPDATE, ADVANCE, AXPBY, CHECK_FINITE, CHOLESKY_DIAGONAL, CHOLESKY_LOAD, CHOLESKY_ROWS, CHOLESKY_UPDATE, COLUMN_MEAN,
     CONVERT, DAMPING_CONTROL, DIRECTION_OUTCOME, EIGH_JACOBI, EIGH_LOAD, EIGH_ROTATE, EIGH_SORT, FACTOR_DAMPING, GRAFT_DIRECTION,
-    ITERATION_CONTROL, KL_CLIP, Kernel, NORM_CLIP, NORM_RATIO, OPERATOR_NORM, QR_PANEL, QR_SIGNS, QUOTIENT, RANDOM_FILL, REDUCE,
-    ROOT_OUTCOME, SGD_UPDATE, SOFTMAX_CROSS_ENTROPY, SOLVE_TRIANGULAR, SORT_COLUMNS, SPECTRAL_DIVIDE, SPECTRUM_SCALE, STANDARDISE,
-    STANDARDISE_GRADIENT, Variant,
+    GRAFT_SCALE, ITERATION_CONTROL, KL_CLIP, Kernel, MOMENTUM, NORM_CLIP, NORM_RATIO, NORMALISE, OPERATOR_NORM, POLAR_OUTCOME, QR_PANEL,
+    QR_SIGNS, QUOTIENT, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOFTMAX_CROSS_ENTROPY, SOLVE_TRIANGULAR, SORT_COLUMNS,
+    SPECTRAL_DIVIDE, SPECTRUM_SCALE, STANDARDISE, STANDARDISE_GRADIENT, STEP_SCALE, Variant,
 };
 use super::ladder::{GemmShape, flag};
 use super::params::{Params, ViewParams};
 use crate::plan::{
-    Activation, Clock, Coef, ControlStage, DecayForm, Distribution, EIGH_PAIR, Eigh, Gemm, KronFactor, LinkForm, Op, Order, Qr, ReduceKind,
-    Stage, Value,
+    Activation, Clock, Coef, ControlStage, DecayForm, Distribution, EIGH_PAIR, Eigh, Gemm, KronFactor, LinkForm, MomentumForm, Op, Order,
+    Qr, ReduceKind, Stage, Value,
 };
 use crate::tensor::ElementType;
 
 /// Rows and columns of a Cholesky panel; the shaders' `PANEL`.
 const PANEL: usize = 32;
+
+/// Elements that a workgroup looks at where several share an item.
+const RUN: usize = 4096;
 
 /// Sweeps of Jacobi's method within one workgroup.
 const WHOLE_SWEEPS: usize = 15;
@@ -96,7 +99,8 @@ impl Builder<'_> {
             sort(self, op.vectors);
             return;
         };
-        self.sweeps(work, BLOCK_SWEEPS);
+        let whole = choice::eigh(n, self.facts);
+        self.sweeps(work, whole.map_or(BLOCK_SWEEPS, |_| WHOLE_SWEEPS), whole);
         sort(self, op.vectors);
         // Thousands of rotations round; one product rounds once. The product with orthonormal vectors is nearly diagonal, and a few small rotations mend it.
         let square = Value { rows: n, cols: n, ..work };
@@ -108,15 +112,19 @@ impl Builder<'_> {
         self.gemm(Gemm::new(op.a, op.vectors, spare));
         self.gemm(Gemm::new(op.vectors.t(), spare, matrix));
         self.flat(&EIGH_LOAD, 256, batch * padded * padded, &[None, Some(work)], &[], [1, 0, 0]);
-        self.sweeps(work, MENDING_SWEEPS);
+        self.sweeps(work, MENDING_SWEEPS, whole);
         sort(self, spare);
         self.gemm(Gemm::new(op.vectors, spare, product));
         self.flat(&AXPBY, 256, batch * n * n, &[Some(product), None, Some(op.vectors), None, None], &[one, one, 0.0.into()], [1, 0, 0]);
     }
 
-    /// Sweeps over all pairs of blocks.
-    fn sweeps(&mut self, work: Value, count: usize) {
+    /// Sweeps over all pairs of blocks, or, with a variant that takes it, over the whole matrix in one workgroup.
+    fn sweeps(&mut self, work: Value, count: usize, whole: Option<Variant>) {
         let (pairs, batch) = (work.cols / EIGH_PAIR, self.batch);
+        if let Some(variant) = whole {
+            self.push(variant, &[Some(work)], &[], [1, 0, count], [1, 1, batch]);
+            return;
+        }
         for round in (0..count).flat_map(|_| 0..2 * pairs - 1) {
             self.push(EIGH_JACOBI.plain(), &[Some(work)], &[], [0, round, PAIR_SWEEPS], [pairs, 1, batch]);
             self.push(EIGH_ROTATE.plain(), &[Some(work)], &[], [round, 0, 0], [2 * pairs * pairs, 1, batch]);
@@ -262,11 +270,17 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
                 ReduceKind::Dot => 2,
                 ReduceKind::MaxAbs => 3,
                 ReduceKind::IdentityGap => 4,
+                ReduceKind::Sum => 5,
             };
-            b.by_item(&REDUCE, &[Some(op.x), op.y, Some(op.out)], &[Coef::Const(op.scale)], [kind, 0, 0]);
+            let (runs, elements) = (op.out.cols, op.x.rows * op.x.cols);
+            let n = [kind, runs, elements.div_ceil(runs)];
+            b.flat(&REDUCE, 1, batch * runs, &[Some(op.x), op.y, Some(op.out)], &[Coef::Const(op.scale)], n);
         }
         Op::ColumnMean(op) => b.flat(&COLUMN_MEAN, 64, batch * op.x.cols, &[Some(op.x), Some(op.out)], &[], [0; 3]),
-        Op::CheckFinite(op) => b.by_item(&CHECK_FINITE, &[Some(op.x), Some(op.flag)], &[], [0; 3]),
+        Op::CheckFinite(op) => {
+            let runs = (op.x.rows * op.x.cols).div_ceil(RUN);
+            b.flat(&CHECK_FINITE, 1, batch * runs, &[Some(op.x), Some(op.flag)], &[], [runs, RUN, 0]);
+        }
         Op::Cholesky(op) => {
             let n = op.out.rows;
             b.flat(&CHOLESKY_LOAD, 256, batch * n * n, &[Some(op.a), Some(op.out), op.block, Some(op.ok)], &[op.damping], [0; 3]);
@@ -275,7 +289,7 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
                 if j + PANEL < n {
                     let rest = n - j - PANEL;
                     b.push(CHOLESKY_ROWS.plain(), &[Some(op.out)], &[], [j, 0, 0], [rest.div_ceil(64), 1, batch]);
-                    b.push(CHOLESKY_UPDATE.plain(), &[Some(op.out)], &[], [j, 0, 0], [rest.div_ceil(32).pow(2), 1, batch]);
+                    b.push(CHOLESKY_UPDATE.plain(), &[Some(op.out)], &[], [j, 0, 0], [rest.div_ceil(64).pow(2), 1, batch]);
                 }
             }
         }
@@ -370,6 +384,32 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
         Op::NormRatio(op) => {
             let n = [usize::from(op.donor.is_some()), 0, 0];
             b.flat(&NORM_RATIO, 64, batch, &[op.donor, Some(op.own), Some(op.out)], &[], n);
+        }
+        Op::GraftScale(op) => {
+            let n = [usize::from(op.donor.is_some()), 0, 0];
+            b.by_item(&GRAFT_SCALE, &[Some(op.x), op.donor, Some(op.out)], &[], n);
+        }
+        Op::StepScale(op) => {
+            let n = flags(&[(op.decayed, 1), (op.corrected, 2)]);
+            b.flat(&STEP_SCALE, 64, batch, &[Some(op.block), Some(op.out)], &[], [n, 0, 0]);
+        }
+        Op::Momentum(op) => {
+            let values = [Some(op.g), Some(op.block), Some(op.m), op.out];
+            let form = match (op.out, op.form) {
+                (None, _) => 0,
+                (_, MomentumForm::LookAhead) => 1,
+                (_, MomentumForm::Corrected) => 2,
+            };
+            b.flat(&MOMENTUM, 256, batch * op.m.rows * op.m.cols, &values, &[op.decay, op.fresh], [form, 0, 0]);
+        }
+        Op::Normalise(op) => {
+            let coefficients = [1.0 / op.margin, op.epsilon].map(Coef::Const);
+            b.by_item(&NORMALISE, &[Some(op.x), Some(op.out)], &coefficients, [0; 3]);
+        }
+        Op::PolarOutcome(op) => {
+            let values = [op.size, op.scale, op.ok, op.block].map(Some);
+            let heads = op.size.items / op.block.items;
+            b.flat(&POLAR_OUTCOME, 64, batch, &values, &[Coef::Const(op.factor)], [heads, 0, 0]);
         }
         Op::SgdUpdate(op) => {
             let n = flags(&[

@@ -205,7 +205,7 @@ fn by_newton(r: &mut Recorder, a: Value, p: u32, ridge: &normalise::Ridge, contr
                 r.record(gated(other, b, next_m))?;
             }
         }
-        r.record(Reduce { kind: ReduceKind::IdentityGap, x: next_m, y: None, out: gap, scale: 1.0 })?;
+        r.reduce_into(Reduce { kind: ReduceKind::IdentityGap, x: next_m, y: None, out: gap, scale: 1.0 })?;
         r.record(ridge.control(Stage::Newton, p, gap, control))?;
         r.record(Axpby { alpha: half, beta: half, gate: commit, ..Axpby::add(next_m, next_m.t(), m) })?;
         r.record(Axpby { alpha: half, beta: half, gate: commit, ..Axpby::add(next_root, next_root.t(), root) })?;

@@ -19,7 +19,7 @@ pub(crate) use inverse_root::inverse_root_reported;
 pub use inverse_root::{InverseRootOptions, Method, Ridge, inverse_root};
 pub use least_squares::least_squares;
 pub use orthonormalise::orthonormalise;
-pub use polar::{NewtonSchulz, PolarOptions, polar};
+pub use polar::{NewtonSchulz, PolarOptions, Precision, polar};
 pub use qr::qr;
 pub use spd_inverse::spd_inverse;
 pub use spd_solve::spd_solve;

@@ -59,11 +59,11 @@ pub(super) fn largest_eigenvalue(r: &mut Recorder, a: Value, control: Value) -> 
     let sum_of = |x: Value| Reduce { kind: ReduceKind::SumSq, x, y: None, out: sum, scale: 1.0 };
     let gate = Some(column(control, ACTIVE)?);
     for _ in 0..SQUARINGS {
-        r.record(sum_of(power))?;
+        r.reduce_into(sum_of(power))?;
         r.record(none.control(Stage::Square, 1, sum, control))?;
         r.record(Gemm { alpha: Coef::column(SCALE), block: Some(control), gate: Some(ACTIVE), ..Gemm::new(power, power, square) })?;
         r.record(Axpby { beta: Coef::Const(-1.0), gate, ..Axpby::add(square, power, change) })?;
-        r.record(sum_of(change))?;
+        r.reduce_into(sum_of(change))?;
         r.record(none.control(Stage::Settle, 1, sum, control))?;
         r.record(Axpby { gate, ..Axpby::copy(square, power) })?;
     }

@@ -1,7 +1,7 @@
 //! The orthogonal polar factor by Newton-Schulz iterations.
 
 use crate::error::{Error, Result};
-use crate::plan::{Axpby, Coef, Convert, Gemm, KronFactor, Recorder, ReduceKind, Role, Value};
+use crate::plan::{Axpby, Coef, Convert, Gemm, Normalise, Recorder, ReduceKind, Role, Value};
 use crate::tensor::{ElementType, Shape};
 
 /// Triples `(a, b, c)` of `X <- a X + (b A + c A^2) X`, `A = X X^T`; the last one repeats where more steps are asked for.
@@ -50,6 +50,8 @@ const CANS: [[f64; 3]; 5] = [
     [3.2866, -2.4647, 0.5074],
     [2.2737, -1.6447, 0.4162],
 ];
+/// Elements of an item that one workgroup divides by their norm in one dispatch; larger items take several, of many workgroups.
+const WHOLE: usize = 1 << 16;
 /// Converges from (0, 1] to 1 with order three.
 const SAFE: [f64; 3] = [1.875, -1.25, 0.375];
 
@@ -71,6 +73,18 @@ impl NewtonSchulz {
     }
 }
 
+/// What the products of an iteration take. The user's choice alone: nothing in this crate picks it by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Precision {
+    /// Operands and sums in f32.
+    #[default]
+    F32,
+    /// Operands rounded to f16 (at most 65504 in magnitude, 11 bits), sums in f32. An orthogonal factor's error is about 2e-3 to 3e-2 instead of 1e-6 to 1e-5.
+    /// Pays where a GPU multiplies halves faster; the CPU path widens them, so there it only costs.
+    F16,
+}
+
 /// Options of [`polar`]. The default is Muon's.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PolarOptions {
@@ -80,8 +94,8 @@ pub struct PolarOptions {
     pub steps: Option<usize>,
     /// Steps of the convergent (15/8, -5/4, 3/8) after those; default 0.
     pub safe_steps: usize,
-    /// Operands rounded to f16, sums in f32: error about 2e-3 to 3e-2 instead of 1e-6 to 1e-5. Default: off.
-    pub half: bool,
+    /// Default: [`Precision::F32`].
+    pub precision: Precision,
     /// Added to the norm, at least 0: a matrix far below it becomes 0. Default: 0, no matrix is too small.
     pub epsilon: f64,
 }
@@ -96,8 +110,8 @@ impl PolarOptions {
 /// The orthogonal polar factor of each item, `U V^T` of its singular value decomposition, as closely as the coefficients give it; same shape as `x`.
 ///
 /// The matrix is divided by its largest element and then by its Frobenius norm (plus `epsilon`), so that no square over- or underflows; it is zero where `x` is, NaN where `x`
-/// is not finite. Works on the smaller side, on a transposed view where that is the columns. `A` and `A^2` are symmetric and computed once (f32 operands).
-/// Singular values that are zero stay so. Costs `(2 m^2 n to 4 m^2 n) + 2 m^3` flops a step, m the smaller side.
+/// is not finite. Works on the smaller side, on a transposed view where that is the columns. `A` and `A^2` are symmetric: half of each is computed. Three products a step.
+/// Singular values that are zero stay so. Costs `3 m^2 n + m^3` flops a step, m the smaller side.
 ///
 /// ```
 /// use layerwise::linalg::{PolarOptions, polar};
@@ -117,8 +131,8 @@ pub fn polar(r: &mut Recorder, x: Value, options: &PolarOptions) -> Result<Value
     let (triples, margin) = options.coefficients.triples();
     let steps = options.steps.unwrap_or(triples.len());
     let refuse = |field, allowed, found| Error::Config { method: "polar", field, found, allowed };
-    if triples.is_empty() || triples.iter().any(|t| t[1] == 1.0 || !t.iter().all(|c| c.is_finite())) {
-        return Err(refuse("coefficients", "at least one triple of finite numbers, b not 1", format!("{triples:?}")));
+    if triples.is_empty() || !triples.iter().flatten().all(|c| c.is_finite()) {
+        return Err(refuse("coefficients", "at least one triple of finite numbers", format!("{triples:?}")));
     }
     if steps + options.safe_steps > 100 {
         return Err(refuse("steps", "at most 100 in all", (steps + options.safe_steps).to_string()));
@@ -130,41 +144,43 @@ pub fn polar(r: &mut Recorder, x: Value, options: &PolarOptions) -> Result<Value
 
     let batch = Recorder::batch_of(&[x]);
     let (m, n) = (x.rows(), x.cols());
-    let size = r.reduce(ReduceKind::MaxAbs, 1.0, x)?;
-    let unit = r.quotient(1.0, None, size, false)?;
     let [first, second] = ["polar.x", "polar.next"].map(|name| r.scratch(name, Shape::new(batch, m, n)));
     let (mut from, mut to) = (first?, second?);
-    r.record(Axpby { alpha: Coef::column(0), block: Some(unit), ..Axpby::copy(x, to) })?;
-    let norm = r.reduce(ReduceKind::SumSq, 1.0, to)?;
-    let norm = if options.epsilon == 0.0 {
-        r.quotient(narrow(1.0 / margin), None, norm, true)?
+    let (margin, epsilon) = (narrow(margin), narrow(options.epsilon));
+    if m * n <= WHOLE {
+        r.record(Normalise { x, out: from, margin, epsilon })?;
     } else {
-        let norm = r.quotient(1.0, Some(norm), norm, true)?;
-        let norm = r.axpby(1.0, norm, narrow(options.epsilon), unit)?;
-        r.quotient(narrow(1.0 / margin), None, norm, false)?
-    };
-    r.record(Axpby { alpha: Coef::column(0), block: Some(norm), ..Axpby::copy(to, from) })?;
+        let size = r.reduce(ReduceKind::MaxAbs, 1.0, x)?;
+        let unit = r.quotient(1.0, None, size, false)?;
+        r.record(Axpby { alpha: Coef::column(0), block: Some(unit), ..Axpby::copy(x, to) })?;
+        let square = r.reduce(ReduceKind::SumSq, 1.0, to)?;
+        let norm = r.quotient(1.0, Some(square), square, true)?;
+        let norm = r.axpby(1.0, norm, epsilon, unit)?;
+        let inverse = r.quotient(1.0 / margin, None, norm, false)?;
+        r.record(Axpby { alpha: Coef::column(0), block: Some(inverse), ..Axpby::copy(to, from) })?;
+    }
 
     let gram = r.scratch("polar.gram", Shape::new(batch, m, m))?;
     let polynomial = r.scratch("polar.polynomial", Shape::new(batch, m, m))?;
     let mut half = |name: &str, rows, cols| r.declare(name.into(), Shape::new(batch, rows, cols), ElementType::F16, Role::Scratch);
-    let halves =
-        if options.half { Some((half("polar.x16", m, n)?, half("polar.gram16", m, m)?, half("polar.polynomial16", m, m)?)) } else { None };
+    let halves = if options.precision == Precision::F16 {
+        Some((half("polar.x16", m, n)?, half("polar.gram16", m, m)?, half("polar.polynomial16", m, m)?))
+    } else {
+        None
+    };
     for [a, b, c] in list.map(|triple| triple.map(narrow)) {
         let (left, right) = if let Some((x16, gram16, polynomial16)) = halves {
             r.record(Convert { x: from, out: x16 })?;
-            r.record(Gemm::new(x16, x16.t(), gram))?;
+            r.record(Gemm { symmetric: true, ..Gemm::new(x16, x16.t(), gram) })?;
             r.record(Convert { x: gram, out: gram16 })?;
             let (alpha, beta) = (Coef::Const(c), Coef::Const(b));
-            r.record(Gemm { alpha, beta, d: Some(gram), ..Gemm::new(gram16, gram16, polynomial) })?;
+            r.record(Gemm { alpha, beta, d: Some(gram), symmetric: true, ..Gemm::new(gram16, gram16, polynomial) })?;
             r.record(Convert { x: polynomial, out: polynomial16 })?;
             (polynomial16, x16)
         } else {
-            r.record(KronFactor { scale: n as f32, ..KronFactor::new(from.t(), gram) })?;
-            r.copy(gram, polynomial)?;
-            // b A + c A^2 as a running average's update: b A + (1 - b) (scale / m) A^T A.
-            let scale = c * m as f32 / (1.0 - b);
-            r.record(KronFactor { decay: Coef::Const(b), scale, ..KronFactor::new(gram, polynomial) })?;
+            r.record(Gemm { symmetric: true, ..Gemm::new(from, from.t(), gram) })?;
+            let (alpha, beta) = (Coef::Const(c), Coef::Const(b));
+            r.record(Gemm { alpha, beta, d: Some(gram), symmetric: true, ..Gemm::new(gram, gram, polynomial) })?;
             (polynomial, from)
         };
         r.record(Gemm { d: Some(from), beta: Coef::Const(a), ..Gemm::new(left, right, to) })?;

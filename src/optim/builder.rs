@@ -119,6 +119,15 @@ impl Builder {
         Ok(Optimizer::new(this, prepared, groups, draft.memory, draft.gathering))
     }
 
+    /// As [`build`](Self::build), without blocking this thread: on another one, with missing pipelines compiled on all processors. See
+    /// [`Context::prepare_async`](crate::Context::prepare_async).
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub async fn build_async(self) -> Result<Optimizer> {
+        crate::context::elsewhere(move || self.build()).await
+    }
+
     /// What [`Optimizer::memory`] will say once this is built: checks and records everything, allocates nothing on the device.
     ///
     /// ```

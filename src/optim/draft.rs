@@ -1,5 +1,8 @@
 //! What an optimizer will be, before it has memory.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
 use super::beats::{Beats, Keep, Kept, Kind, Segments, Start, record};
 use super::builder::Builder;
 use super::config::{Method, Row, narrow, put};
@@ -41,6 +44,8 @@ pub(super) struct GroupDraft {
     pub(super) snapshots: Vec<Kept>,
     /// What each of a stack's blocks starts with, stack by stack.
     blocks: Vec<Vec<f32>>,
+    /// By stack, a number for what it shares its state's buffers with.
+    arenas: Vec<usize>,
     /// (name, stack, layer) of each parameter.
     pub(super) parameters: Vec<(String, usize, usize)>,
     #[cfg(feature = "checkpoint")]
@@ -88,20 +93,12 @@ impl Draft {
         for group in &self.groups {
             let rates = context.upload(group.rates.shape(), &group.settings)?;
             self.bindings.bind(group.rates, &rates);
-            let mut kept = Vec::with_capacity(group.kept.len());
-            for (i, k) in group.kept.iter().enumerate() {
-                let shape = k.value.shape();
-                let tensor = match group.blocks.get(i) {
-                    Some(rows) => context.upload(shape, rows)?,
-                    None => match k.start {
-                        Start::Zeros => context.zeros(shape)?,
-                        Start::Identity => context.upload(shape, &identities(shape))?,
-                        Start::Ones => context.upload(shape, &vec![1.0; shape.elements()])?,
-                    },
-                };
-                self.bindings.bind(k.value, &tensor);
-                kept.push(state_tensor(k.name.clone(), k.stack, &tensor));
+            let tensors = group.state(context)?;
+            for (k, tensor) in group.kept.iter().zip(&tensors) {
+                self.bindings.bind(k.value, tensor);
             }
+            let kept: Vec<StateTensor> =
+                group.kept.iter().zip(&tensors).map(|(k, tensor)| state_tensor(k.name.clone(), k.stack, tensor)).collect();
             if let Some((_, loss)) = group.segments.observe {
                 // Until the first loss is observed.
                 self.bindings.bind(loss, &context.zeros(loss.shape())?);
@@ -140,6 +137,45 @@ struct Common {
 }
 
 impl GroupDraft {
+    /// Makes what is kept: one tensor each, those of one role and arena behind one another in one buffer.
+    fn state(&self, context: &Context) -> Result<Vec<Tensor>> {
+        let role = |k: &Kept| k.name.rsplit_once('.').map_or(String::new(), |(_, role)| role.to_owned());
+        let mut places: Vec<Vec<usize>> = Vec::new();
+        let mut arenas: HashMap<(String, usize), usize> = HashMap::new();
+        for (i, k) in self.kept.iter().enumerate() {
+            let place = *arenas.entry((role(k), self.arenas[k.stack])).or_insert(places.len());
+            if place == places.len() {
+                places.push(Vec::new());
+            }
+            places[place].push(i);
+        }
+        let mut tensors: Vec<(usize, Tensor)> = Vec::with_capacity(self.kept.len());
+        for members in places {
+            let shapes: Vec<Shape> = members.iter().map(|&i| self.kept[i].value.shape()).collect();
+            let zeros = members.iter().all(|&i| i >= self.blocks.len() && self.kept[i].start == Start::Zeros);
+            let parts = if zeros {
+                context.arena(&shapes)?
+            } else {
+                context.filled_arena(&shapes, &members.iter().flat_map(|&i| self.start(i).into_owned()).collect::<Vec<f32>>())?
+            };
+            tensors.extend(members.into_iter().zip(parts));
+        }
+        tensors.sort_by_key(|t| t.0);
+        Ok(tensors.into_iter().map(|t| t.1).collect())
+    }
+
+    /// What a kept tensor starts with.
+    fn start(&self, i: usize) -> Cow<'_, [f32]> {
+        let k = &self.kept[i];
+        let shape = k.value.shape();
+        match (self.blocks.get(i), k.start) {
+            (Some(rows), _) => Cow::Borrowed(rows),
+            (None, Start::Zeros) => Cow::Owned(vec![0.0; shape.elements()]),
+            (None, Start::Identity) => Cow::Owned(identities(shape)),
+            (None, Start::Ones) => Cow::Owned(vec![1.0; shape.elements()]),
+        }
+    }
+
     /// Cuts refreshes that the budget does not hold.
     fn cut(&mut self, context: &Context, plan: &mut Plan, budget: u64) {
         // What turns moments with the bases must not see them change on the way.
@@ -183,9 +219,13 @@ fn add_group(
     let rows: Vec<f32> = (0..trials).flat_map(|trial| block_row(group, trial, scale)).collect();
     let (decay, l2) = group.decay_form();
     intake.l2 = l2;
-    let wishes = Wishes { taps: group.wants(), decay, intake, average: group.average.is_some(), tracks: group.tracks };
+    let arenas = arenas(group, &members);
+    // Every stack declares more than two values, so groups have numbers of their own.
+    let first_arena = r.next_id();
     let (mut stacks, mut blocks, mut kept, mut methods) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for member in &members {
+    for (member, &arena) in members.iter().zip(&arenas) {
+        let arena = first_arena + 2 * u32::try_from(arena).unwrap_or(u32::MAX / 4);
+        let wishes = Wishes { taps: group.wants(), decay, intake, average: group.average.is_some(), tracks: group.tracks, arena };
         let parameters: Vec<&Parameter> = member.iter().map(|&i| &group.parameters[i]).collect();
         let stack = Stack::declare(&mut Keep { stack: stacks.len(), r, kept: &mut methods }, bindings, &parameters, wishes)?;
         gradients.push((stack.intake.raw, stack.block));
@@ -228,10 +268,28 @@ fn add_group(
         settings,
         kept,
         blocks,
+        arenas,
         parameters,
         #[cfg(feature = "checkpoint")]
         method: group.method,
     })
+}
+
+/// For each stack, the first one whose weights and gradients lie in the same buffers, if the method works element by element: their steps then become
+/// one dispatch, for which their state has to lie in common buffers too. Other methods run stacks beside one another, which a common buffer would put in a row.
+fn arenas(group: &Group, members: &[Vec<usize>]) -> Vec<usize> {
+    let elementwise = matches!(group.method, Method::Sgd(_) | Method::Adam(_) | Method::AdamW(_));
+    let first = |stack: &[usize]| &group.parameters[stack[0]];
+    let together = |a: &Parameter, b: &Parameter| {
+        a.weight.shares_buffer(&b.weight) && a.gradient.shares_buffer(&b.gradient) && a.weight.element() == b.weight.element()
+    };
+    let mut result: Vec<usize> = Vec::with_capacity(members.len());
+    for (s, stack) in members.iter().enumerate() {
+        let same = |&other: &usize| result[other] == other && together(first(stack), first(&members[other]));
+        let arena = if elementwise { (0..s).find(same) } else { None };
+        result.push(arena.unwrap_or(s));
+    }
+    result
 }
 
 #[cfg_attr(not(feature = "checkpoint"), allow(unused_variables, reason = "only a checkpoint cuts stacks"))]

@@ -8,7 +8,9 @@ use super::soap::{Side, State, both, outcome, part};
 use super::stack::Stack;
 use crate::error::Result;
 use crate::linalg;
-use crate::plan::{Advance, Axpby, Clock, Coef, DecayForm, GraftDirection, Order, Recorder, SgdUpdate, Value, block};
+use crate::plan::{
+    Advance, Axpby, Clock, Coef, DecayForm, GraftDirection, Momentum, MomentumForm, Order, Recorder, SgdUpdate, Value, block,
+};
 
 /// Shampoo whose eigenvalues are second moments of the rotated gradient: facebookresearch/optimizers' `DistributedShampoo` with
 /// `EigenvalueCorrectedShampooPreconditionerConfig` on one device, step for step.
@@ -140,9 +142,8 @@ impl Beats for EigenvalueCorrectedShampoo {
 
     fn apply(&self, r: &mut Recorder, stacks: &[(Stack, State)], _preconditioned: bool) -> Result<()> {
         for (stack, state) in stacks {
-            state.average(r, stack, stack.gradient)?;
-            let (g, m) = (state.project(r, stack.gradient)?, state.project(r, state.first)?);
-            let m = self.corrected(r, stack, m)?;
+            let m = self.filtered(r, stack, state)?;
+            let (g, m) = (state.project(r, stack.gradient)?, state.project(r, m)?);
             let out = r.scratch(format!("{}.rotated_direction", stack.name), stack.weight.shape())?;
             let corrected = self.bias_correction && self.beta2 < 1.0;
             r.record(GraftDirection { g, m, v: state.second, corrected, out, block: stack.block })?;
@@ -155,13 +156,12 @@ impl Beats for EigenvalueCorrectedShampoo {
 }
 
 impl EigenvalueCorrectedShampoo {
-    fn corrected(&self, r: &mut Recorder, stack: &Stack, m: Value) -> Result<Value> {
-        if !self.bias_correction {
-            return Ok(m);
-        }
-        let inverse = r.quotient(1.0, None, stack.column(block::WEIGHT1)?, false)?;
-        let out = r.scratch(format!("{}.filtered", stack.name), stack.weight.shape())?;
-        r.record(Axpby { alpha: Coef::column(0), block: Some(inverse), ..Axpby::copy(m, out) })?;
-        Ok(out)
+    /// The running average of the gradient.
+    fn filtered(&self, r: &mut Recorder, stack: &Stack, state: &State) -> Result<Value> {
+        let out = if self.bias_correction { Some(r.scratch(format!("{}.filtered", stack.name), stack.weight.shape())?) } else { None };
+        let (decay, fresh) = (Coef::column(block::BETA1), Coef::column(block::ONE_MINUS_BETA1));
+        let form = MomentumForm::Corrected;
+        r.record(Momentum { g: stack.gradient, m: state.first, out, form, decay, fresh, block: stack.block })?;
+        Ok(out.unwrap_or(state.first))
     }
 }

@@ -4,7 +4,7 @@ use super::beats::Keep;
 use super::config::{Check, Row, put};
 use super::stack::Stack;
 use crate::error::Result;
-use crate::plan::{GraftDirection, NormRatio, Recorder, Reduce, ReduceKind, Value, block};
+use crate::plan::{GraftDirection, GraftScale, NormRatio, Recorder, ReduceKind, Value, block};
 use crate::tensor::Shape;
 
 /// Whose step length a [`Shampoo`](super::Shampoo) update takes, by block: `P <- P |D| / (|P| + 1e-16)`, with `D` from the filtered gradient `F` and the
@@ -36,6 +36,9 @@ pub enum Graft {
         epsilon: f64,
     },
 }
+
+/// Elements of a tensor that one workgroup reads for both norms at once; larger ones are reduced by many.
+const WHOLE: usize = 1 << 16;
 
 impl Graft {
     /// (beta2, the new term's weight, epsilon) of the second moment.
@@ -76,14 +79,14 @@ impl Graft {
 
     /// What `direction` is multiplied by, `[items, 1, 1]`: takes it to the norm of `donor`; 0 refuses a direction that overflowed.
     pub(super) fn scale(self, r: &mut Recorder, direction: Value, donor: Value) -> Result<Value> {
-        let square = |r: &mut Recorder, x: Value| {
-            let out = r.scratch("square", Shape::new(direction.items(), 1, 1))?;
-            r.record(Reduce { kind: ReduceKind::SumSq, x, y: None, out, scale: 1.0 })?;
-            Ok::<Value, crate::Error>(out)
-        };
-        let own = square(r, direction)?;
-        let donor = if self == Graft::None { None } else { Some(square(r, donor)?) };
+        let donor = if self == Graft::None { None } else { Some(donor) };
         let out = r.scratch("norm_ratio", Shape::new(direction.items(), 1, 1))?;
+        if direction.rows() * direction.cols() <= WHOLE {
+            r.record(GraftScale { x: direction, donor, out })?;
+            return Ok(out);
+        }
+        let own = r.reduce(ReduceKind::SumSq, 1.0, direction)?;
+        let donor = donor.map(|donor| r.reduce(ReduceKind::SumSq, 1.0, donor)).transpose()?;
         r.record(NormRatio { donor, own, out })?;
         Ok(out)
     }

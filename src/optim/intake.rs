@@ -31,17 +31,18 @@ pub(crate) struct Gradient {
 
 impl Gradient {
     /// `staged`: the source lies in the weight's buffer, which no dispatch may read and write.
-    pub(crate) fn declare(keep: &mut Keep<'_>, name: &str, source: Value, staged: bool, intake: Intake) -> Result<Gradient> {
+    /// `arena` and the number after it are for scratch that shares buffers.
+    pub(crate) fn declare(keep: &mut Keep<'_>, name: &str, source: Value, staged: bool, intake: Intake, arena: u32) -> Result<Gradient> {
         let shape = source.shape();
         let raw = if intake.every > 1 {
             keep.named(format!("{name}.gradient_sum"), shape, Kind::Copy)?
         } else if staged || intake.scaled || source.element == ElementType::F16 {
-            keep.r.scratch(format!("{name}.gathered_gradient"), shape)?
+            keep.r.scratch_in(format!("{name}.gathered_gradient"), shape, arena)?
         } else {
             source
         };
         let shaped = intake.clip.is_some() || intake.l2;
-        let value = if shaped { keep.r.scratch(format!("{name}.shaped_gradient"), shape)? } else { raw };
+        let value = if shaped { keep.r.scratch_in(format!("{name}.shaped_gradient"), shape, arena + 1)? } else { raw };
         Ok(Gradient { intake, source, raw, value })
     }
 
@@ -97,7 +98,7 @@ pub(crate) fn clip(r: &mut Recorder, gradients: &[(Value, Value)], max: f32, out
         let range = first..first + row.items();
         first = range.end;
         let (square, accepted) = (raw.item_range(range.clone())?, scalar(r, "norms.accepted", row.items())?);
-        r.record(Reduce { kind: ReduceKind::SumSq, x: gradient, y: None, out: square, scale: 1.0 })?;
+        r.reduce_into(Reduce { kind: ReduceKind::SumSq, x: gradient, y: None, out: square, scale: 1.0 })?;
         r.record(Axpby { alpha: Coef::Const(-1.0), gamma: Coef::Const(1.0), ..Axpby::copy(flag(row)?, accepted) })?;
         r.record(Axpby { gate: Some(accepted), ..Axpby::copy(square, squares.item_range(range)?) })?;
     }

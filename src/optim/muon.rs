@@ -4,8 +4,10 @@ use super::beats::{Beats, Keep};
 use super::config::{Accumulation, Check, Row, narrow, put};
 use super::stack::Stack;
 use crate::error::{Error, Result};
-use crate::linalg::{NewtonSchulz, PolarOptions, polar};
-use crate::plan::{Axpby, CheckFinite, Coef, DecayForm, Recorder, Reduce, ReduceKind, SgdUpdate, SpectrumScale, Value, block};
+use crate::linalg::{NewtonSchulz, PolarOptions, Precision, polar};
+use crate::plan::{
+    Axpby, Coef, DecayForm, Momentum, MomentumForm, PolarOutcome, Recorder, Reduce, ReduceKind, SgdUpdate, SpectrumScale, Value, block,
+};
 use crate::tensor::Shape;
 
 /// Factor of [`Muon`]'s orthogonalised direction, from the fan-out (rows) and fan-in (columns) of what is orthogonalised.
@@ -49,7 +51,7 @@ pub enum MuonScale {
 /// A direction that is not finite, or above 1e18, is left out (the decay is not) and counted in [`TrialHealth::failed_roots`](super::TrialHealth::failed_roots):
 /// only divergent custom coefficients make one.
 ///
-/// State: one tensor of the weight's size, and one number a row with `neuron_decay`. Cost: `(4 m^2 n + 2 m^3)` flops a Newton-Schulz step, `m <= n` the sides.
+/// State: one tensor of the weight's size, and one number a row with `neuron_decay`. Cost: `3 m^2 n + m^3` flops a Newton-Schulz step, `m <= n` the sides.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 pub struct Muon {
@@ -69,6 +71,8 @@ pub struct Muon {
     pub steps: Option<usize>,
     /// Added to the norm that divides the direction, at least 0: a direction far below it vanishes. Default 1e-7 (KellerJordan/Muon).
     pub epsilon: f64,
+    /// What the products of the iteration take. Default [`Precision::F32`]; the references round to bf16.
+    pub precision: Precision,
     /// Default [`MuonScale::Original`] (KellerJordan/Muon).
     pub scale: MuonScale,
     /// Fan-out in the scale, where it is not the rows: of a transposed weight, of a head of another size. Default: the rows (of a head).
@@ -93,6 +97,7 @@ impl Default for Muon {
             newton_schulz: NewtonSchulz::Keller,
             steps: None,
             epsilon: 1e-7,
+            precision: Precision::F32,
             scale: MuonScale::Original,
             fan_out: None,
             fan_in: None,
@@ -141,42 +146,30 @@ impl Muon {
         let (w, g, m) = (w?, g?, m?);
         let shape = w.shape();
         let block = if heads == 1 { stack.block } else { stack.block.repeat(heads, stack.items())? };
-        let gate = block.col_range(block::GATE as usize..block::GATE as usize + 1)?;
         let scalar = |r: &mut Recorder, name: &str| r.scratch(format!("{}.{name}", stack.name), Shape::new(shape.batch, 1, 1));
 
-        let new = if self.accumulation == Accumulation::Ema { Coef::column(block::ONE_MINUS_BETA1) } else { Coef::Const(1.0) };
-        let mix = |out| Axpby { alpha: new, beta: Coef::column(block::MOMENTUM), block: Some(block), ..Axpby::add(g, m, out) };
-        r.record(Axpby { gate: Some(gate), ..mix(m) })?;
-        let mut direction = m;
-        if self.nesterov {
-            direction = r.scratch(format!("{}.look_ahead", stack.name), shape)?;
-            r.record(mix(direction))?;
-        }
-        let options =
-            PolarOptions { coefficients: self.newton_schulz, steps: self.steps, epsilon: self.epsilon, ..PolarOptions::default() };
-        direction = polar(r, direction, &options)?;
+        let fresh = if self.accumulation == Accumulation::Ema { Coef::column(block::ONE_MINUS_BETA1) } else { Coef::Const(1.0) };
+        let look_ahead = if self.nesterov { Some(r.scratch(format!("{}.look_ahead", stack.name), shape)?) } else { None };
+        let (decay, form) = (Coef::column(block::MOMENTUM), MomentumForm::LookAhead);
+        r.record(Momentum { g, m, out: look_ahead, form, decay, fresh, block })?;
+        let options = PolarOptions {
+            coefficients: self.newton_schulz,
+            steps: self.steps,
+            epsilon: self.epsilon,
+            precision: self.precision,
+            ..PolarOptions::default()
+        };
+        let mut direction = polar(r, look_ahead.unwrap_or(m), &options)?;
 
-        // A refused gradient makes a direction that means nothing: not a failure of the iteration.
-        let (refused, left_out) = (scalar(r, "refused")?, scalar(r, "left_out")?);
-        let complement = |x, factor: f32, out| Axpby { alpha: Coef::Const(-factor), gamma: Coef::Const(factor), ..Axpby::copy(x, out) };
-        r.record(complement(gate, 1.0, refused))?;
-        r.copy(refused, left_out)?;
-        r.record(CheckFinite { x: direction, flag: left_out })?;
-        let failed = r.axpby(1.0, left_out, -1.0, refused)?;
-        let failed = if heads == 1 { failed } else { r.reduce(ReduceKind::MaxAbs, 1.0, failed.fold(heads)?)? };
-        let count = stack.column(block::FAILED_ROOTS)?;
-        r.record(Axpby::add(failed, count, count))?;
-
-        let scale = scalar(r, "scale")?;
+        let size = r.reduce(ReduceKind::MaxAbs, 1.0, direction)?;
+        let (mut scale, ok) = (scalar(r, "scale")?, scalar(r, "ok")?);
         let factor = self.factor(shape.rows, shape.cols);
+        r.record(PolarOutcome { size, scale, ok, factor, block: stack.block })?;
         if let Some(neurons) = state.neurons {
-            let ok = scalar(r, "ok")?;
-            r.record(complement(left_out, 1.0, ok))?;
             let (balanced, restore) = self.balance(r, stack, direction, neurons, ok)?;
             direction = balanced;
+            scale = scalar(r, "balanced_scale")?;
             r.record(Axpby { alpha: Coef::Column { column: 0, scale: factor }, block: Some(ok), ..Axpby::copy(restore, scale) })?;
-        } else {
-            r.record(complement(left_out, factor, scale))?;
         }
         r.record(SgdUpdate {
             w,

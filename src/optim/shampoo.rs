@@ -9,7 +9,8 @@ use super::stack::Stack;
 use crate::error::Result;
 use crate::linalg::{self, InverseRootOptions, Ridge, inverse_root_reported};
 use crate::plan::{
-    Advance, Axpby, Clock, Coef, DecayForm, FactorDamping, Gemm, KronFactor, Recorder, ReduceKind, RootOutcome, SgdUpdate, Value, block,
+    Advance, Axpby, Clock, Coef, DecayForm, FactorDamping, Gemm, KronFactor, Momentum, MomentumForm, Recorder, ReduceKind, RootOutcome,
+    SgdUpdate, Value, block,
 };
 use crate::tensor::Shape;
 
@@ -375,20 +376,10 @@ impl Shampoo {
     /// The running average of the gradient.
     fn filtered(&self, r: &mut Recorder, stack: &Stack, state: &State, gradient: Value) -> Result<Value> {
         let Some(filter) = state.filter else { return Ok(gradient) };
-        r.record(Axpby {
-            alpha: Coef::column(block::ONE_MINUS_BETA1),
-            beta: Coef::column(block::BETA1),
-            block: Some(stack.block),
-            gate: Some(stack.column(block::GATE)?),
-            ..Axpby::add(gradient, filter, filter)
-        })?;
-        if !self.bias_correction {
-            return Ok(filter);
-        }
-        let inverse = r.quotient(1.0, None, stack.column(block::WEIGHT1)?, false)?;
-        let out = r.scratch(format!("{}.filtered", stack.name), stack.weight.shape())?;
-        r.record(Axpby { alpha: Coef::column(0), block: Some(inverse), ..Axpby::copy(filter, out) })?;
-        Ok(out)
+        let out = if self.bias_correction { Some(r.scratch(format!("{}.filtered", stack.name), stack.weight.shape())?) } else { None };
+        let (decay, fresh) = (Coef::column(block::BETA1), Coef::column(block::ONE_MINUS_BETA1));
+        r.record(Momentum { g: gradient, m: filter, out, form: MomentumForm::Corrected, decay, fresh, block: stack.block })?;
+        Ok(out.unwrap_or(filter))
     }
 
     /// What is kept is the average with its bias corrected; without correction, and for a sum, it is scaled by its weight.

@@ -8,7 +8,7 @@ use super::stack::Stack;
 use crate::error::Result;
 use crate::linalg;
 use crate::plan::{
-    Axpby, Coef, DecayForm, Gemm, GraftDirection, KronFactor, Order, Recorder, ReduceKind, RootOutcome, SgdUpdate, Value, block,
+    Axpby, Coef, DecayForm, Gemm, GraftDirection, KronFactor, Order, Recorder, ReduceKind, RootOutcome, SgdUpdate, StepScale, Value, block,
 };
 use crate::tensor::Shape;
 
@@ -327,21 +327,12 @@ impl Soap {
 
     /// `1 - learning_rate weight_decay` (1 for a cautious decay, which the tail does itself), times the bias corrections and `1 / rms`.
     fn scale(&self, r: &mut Recorder, stack: &Stack, direction: Value, decay: DecayForm) -> Result<Value> {
-        let after = r.scratch(format!("{}.decayed", stack.name), Shape::new(stack.items(), 1, 1))?;
-        let share = Coef::Const(if decay == DecayForm::Cautious { 0.0 } else { -1.0 });
-        let (rate, lambda) = (stack.column(block::CURRENT_RATE)?, stack.column(block::WEIGHT_DECAY)?);
-        r.record(Gemm { alpha: share, gamma: Coef::Const(1.0), ..Gemm::new(rate, lambda, after) })?;
-        let mut scale = after;
-        if self.bias_correction {
-            let (first, second) = (stack.column(block::WEIGHT1)?, stack.column(block::WEIGHT2)?);
-            let root = r.quotient(1.0, Some(second), second, true)?;
-            let correction = r.quotient(1.0, Some(root), first, false)?;
-            scale = r.matmul(scale, correction)?;
-        }
+        let scale = r.scratch(format!("{}.step_scale", stack.name), Shape::new(stack.items(), 1, 1))?;
+        r.record(StepScale { decayed: decay != DecayForm::Cautious, corrected: self.bias_correction, out: scale, block: stack.block })?;
         if self.normalise {
             let square = r.reduce(ReduceKind::SumSq, 1.0, direction)?;
             let size = narrow(((direction.rows() * direction.cols()) as f64).sqrt());
-            scale = r.quotient(size, Some(scale), square, true)?;
+            return r.quotient(size, Some(scale), square, true);
         }
         Ok(scale)
     }

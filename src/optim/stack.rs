@@ -38,6 +38,8 @@ pub(crate) struct Wishes {
     pub(crate) intake: Intake,
     pub(crate) average: bool,
     pub(crate) tracks: bool,
+    /// Of this stack's scratch, and the number after it.
+    pub(crate) arena: u32,
 }
 
 /// The plan's view of a stack's taps, already repeated over the trials that share them.
@@ -107,7 +109,7 @@ impl Stack {
             }
         };
         let staged = first.weight.shares_buffer(&first.gradient);
-        let intake = Gradient::declare(keep, &name, source, staged, wishes.intake)?;
+        let intake = Gradient::declare(keep, &name, source, staged, wishes.intake, wishes.arena)?;
         let shape = weight.shape();
         let master = match weight.element {
             ElementType::F32 => None,

@@ -30,6 +30,22 @@ impl Optimizer {
         self.collect_work(&mut Work::default())
     }
 
+    /// Dispatches and waves of the next step, without recording it; `None` on the CPU path. What a changed learning rate adds is in it, but for the copy.
+    ///
+    /// ```no_run
+    /// # fn print(optimizer: &layerwise::optim::Optimizer) {
+    /// if let Some(count) = optimizer.next_dispatches() {
+    ///     println!("{} dispatches in {} waves, one submit", count.dispatches, count.waves);
+    /// }
+    /// # }
+    /// ```
+    #[cfg(feature = "gpu")]
+    pub fn next_dispatches(&self) -> Option<crate::gpu::DispatchCount> {
+        let mut work = Work::default();
+        self.collect_work(&mut work);
+        self.prepared.count_parts(&work.parts)
+    }
+
     /// Starts a half-done refresh again from its beginning: to be called after a recorded step was dropped instead of submitted.
     ///
     /// Only with a [frame budget](super::Builder::frame_budget) is there such a refresh, and the dropped step may have held a part of it.

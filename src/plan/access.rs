@@ -136,6 +136,15 @@ impl Op {
                 list.extend(op.v_max.map(|v| ("v_max", v, Update)));
                 list.push(("w", op.w, Update));
             }
+            Op::GraftScale(op) => {
+                list.push(("x", op.x, Read));
+                optional(&mut list, "donor", op.donor);
+                list.push(("out", op.out, Write));
+            }
+            Op::StepScale(op) => list.extend([("block", op.block, Read), ("out", op.out, Write)]),
+            Op::Momentum(op) => list = op.operands(),
+            Op::Normalise(op) => list = op.operands(),
+            Op::PolarOutcome(op) => list = op.operands(),
             Op::Standardise(op) => list = op.operands(),
             Op::StandardiseGradient(op) => list = op.operands(),
             Op::SoftmaxCrossEntropy(op) => list = op.operands(),
@@ -176,6 +185,11 @@ impl Op {
             Op::NormClip(op) => op.out.items,
             Op::GraftDirection(op) => op.out.items,
             Op::NormRatio(op) => op.out.items,
+            Op::GraftScale(op) => op.out.items,
+            Op::StepScale(op) => op.out.items,
+            Op::Momentum(op) => op.m.items,
+            Op::Normalise(op) => op.out.items,
+            Op::PolarOutcome(op) => op.block.items,
             Op::Standardise(op) => op.out.items,
             Op::StandardiseGradient(op) => op.dx.items,
             Op::SoftmaxCrossEntropy(op) => op.delta.items,
@@ -191,6 +205,7 @@ impl Op {
             Op::Cholesky(op) => (vec![op.damping], op.block),
             Op::SpectrumScale(op) => (vec![op.shift], op.block),
             Op::IterationControl(op) => (vec![op.ridge], op.block),
+            Op::Momentum(op) => (vec![op.decay, op.fresh], Some(op.block)),
             _ => (vec![], None),
         }
     }
@@ -215,7 +230,8 @@ impl Op {
             Op::Convert(op) => vec![("x", op.out.rows, op.out.cols)],
             Op::Reduce(op) => {
                 let square = if matches!(op.kind, ReduceKind::Trace | ReduceKind::IdentityGap) { op.x.rows } else { op.x.cols };
-                vec![("x", op.x.rows, square), ("y", op.x.rows, op.x.cols), ("out", 1, 1)]
+                let runs = if op.kind == ReduceKind::Trace { 1 } else { op.out.cols };
+                vec![("x", op.x.rows, square), ("y", op.x.rows, op.x.cols), ("out", 1, runs)]
             }
             Op::ColumnMean(op) => vec![("out", 1, op.x.cols)],
             Op::CheckFinite(_) => vec![("flag", 1, 1)],
@@ -269,6 +285,11 @@ impl Op {
                 let (m, n) = (op.w.rows, op.w.cols);
                 vec![("g", m, n), ("m", m, n), ("v", m, n), ("v_max", m, n), ("block", 1, block::WIDTH)]
             }
+            Op::GraftScale(op) => vec![("donor", op.x.rows, op.x.cols), ("out", 1, 1)],
+            Op::StepScale(_) => vec![("block", 1, block::WIDTH), ("out", 1, 1)],
+            Op::Momentum(op) => op.wanted(),
+            Op::Normalise(op) => op.wanted(),
+            Op::PolarOutcome(op) => op.wanted(),
             Op::Standardise(op) => op.wanted(),
             Op::StandardiseGradient(op) => op.wanted(),
             Op::SoftmaxCrossEntropy(op) => op.wanted(),
@@ -291,6 +312,7 @@ impl Op {
                     value.items.is_multiple_of(batch) && !value.repeated
                 }
                 Op::DampingControl(op) if name == "x" => op.fits(value),
+                Op::PolarOutcome(op) if name != "block" => op.fits(value),
                 _ => value.serves(batch),
             };
             if !serves {
@@ -400,6 +422,8 @@ impl Op {
             Op::FactorDamping(op) if op.left_mean.is_some() != op.right_mean.is_some() => {
                 Err(("left_mean", "both traces or neither".into(), "one".into()))
             }
+            Op::Normalise(op) => op.check(),
+            Op::PolarOutcome(op) => op.check(),
             Op::Standardise(op) if !(op.epsilon >= 0.0 && op.epsilon.is_finite()) => {
                 Err(("epsilon", "a number of at least 0".into(), op.epsilon.to_string()))
             }

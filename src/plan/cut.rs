@@ -166,7 +166,7 @@ impl Plan {
             let row = Value { id: copy.id, ..block };
             let weight = Value { offset: row.offset + block::STATISTICS_WEIGHT as usize * row.col_stride, cols: 1, ..row };
             let shape = Shape::new(ok.items, 1, 1);
-            let info = ValueInfo { name: "ok_then".into(), shape, element: ElementType::F32, role: Role::Scratch };
+            let info = ValueInfo { name: "ok_then".into(), shape, element: ElementType::F32, role: Role::Scratch, arena: None };
             self.values.push(info);
             let then = Value::dense(u32::try_from(self.values.len() - 1).unwrap_or(u32::MAX), shape, ElementType::F32);
             result.push(Quotient { x: Some(ok), y: weight, out: then, scale: 1.0, root: false }.into());

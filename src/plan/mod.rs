@@ -10,6 +10,7 @@ mod network_op;
 mod op;
 #[allow(clippy::module_inception, reason = "the room and its main type share the name that readers look for")]
 mod plan;
+mod polar_op;
 mod recorder;
 mod spectral_op;
 mod update_op;
@@ -27,6 +28,7 @@ pub use op::{
     Axpby, CheckFinite, Cholesky, ColumnMean, Convert, Distribution, Gemm, KronFactor, Op, RandomFill, Reduce, ReduceKind, SolveTriangular,
 };
 pub use plan::{Plan, Segment};
+pub use polar_op::{Momentum, MomentumForm, Normalise, PolarOutcome};
 pub use recorder::Recorder;
 #[cfg(feature = "gpu")]
 pub(crate) use spectral_op::EIGH_PAIR;
@@ -35,6 +37,7 @@ pub use spectral_op::{
     control,
 };
 pub use update_op::{
-    AdamUpdate, Advance, Clock, DecayForm, FactorDamping, GraftDirection, KlClip, NormClip, NormRatio, RootOutcome, SgdUpdate,
+    AdamUpdate, Advance, Clock, DecayForm, FactorDamping, GraftDirection, GraftScale, KlClip, NormClip, NormRatio, RootOutcome, SgdUpdate,
+    StepScale,
 };
 pub use value::{Coef, Role, Value, ValueInfo};

@@ -3,8 +3,11 @@
 use super::activation_op::Activation;
 use super::curvature_op::{DampingControl, DirectionOutcome, SpectralDivide};
 use super::network_op::{SoftmaxCrossEntropy, Standardise, StandardiseGradient};
+use super::polar_op::{Momentum, Normalise, PolarOutcome};
 use super::spectral_op::{Eigh, IterationControl, OperatorNorm, Qr, Quotient, SortColumns, SpectrumScale};
-use super::update_op::{AdamUpdate, Advance, FactorDamping, GraftDirection, KlClip, NormClip, NormRatio, RootOutcome, SgdUpdate};
+use super::update_op::{
+    AdamUpdate, Advance, FactorDamping, GraftDirection, GraftScale, KlClip, NormClip, NormRatio, RootOutcome, SgdUpdate, StepScale,
+};
 use super::value::{Coef, Value};
 
 /// `out = alpha a b + beta d + gamma I`, per item, accumulated in f32.
@@ -143,9 +146,14 @@ pub enum ReduceKind {
     MaxAbs,
     /// `max |x - I|`; NaN if any element is NaN.
     IdentityGap,
+    /// `sum x`: of partial sums.
+    Sum,
 }
 
 /// `out[item] = scale * reduction(x[, y])`. The order of summation depends on the item's shape alone.
+///
+/// With `out` `[1, p]` the item's elements, row by row, are cut into p runs of `ceil(elements / p)`, and each run is reduced by itself: the first of two stages of
+/// large items ([`Recorder::reduce`](super::Recorder::reduce) takes two where that pays), on a GPU a workgroup a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reduce {
     /// Which reduction.
@@ -154,7 +162,7 @@ pub struct Reduce {
     pub x: Value,
     /// Second operand of [`ReduceKind::Dot`], same shape.
     pub y: Option<Value>,
-    /// `[batch, 1, 1]`.
+    /// `[batch, 1, 1]`, or `[batch, 1, p]`; p is 1 for [`ReduceKind::Trace`].
     pub out: Value,
     /// Constant factor.
     pub scale: f32,
@@ -317,6 +325,16 @@ ops! {
     GraftDirection => "graft_direction",
     /// Ratio of norms.
     NormRatio => "norm_ratio",
+    /// Ratio of whole tensors' norms.
+    GraftScale => "graft_scale",
+    /// SOAP's factor of a direction.
+    StepScale => "step_scale",
+    /// Momentum with its look-ahead.
+    Momentum => "momentum",
+    /// Division by the Frobenius norm.
+    Normalise => "normalise",
+    /// Bookkeeping of orthogonalised directions.
+    PolarOutcome => "polar_outcome",
     /// SGD tail.
     SgdUpdate => "sgd_update",
     /// Adam tail.

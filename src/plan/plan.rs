@@ -146,6 +146,12 @@ impl Op {
                 if op.nesterov { " nesterov" } else { "" },
                 if op.v_max.is_some() { " amsgrad" } else { "" }
             ),
+            Op::Momentum(op) => match op.out {
+                None => format!(" decay {} fresh {}", op.decay, op.fresh),
+                Some(_) => format!(" {:?} decay {} fresh {}", op.form, op.decay, op.fresh),
+            },
+            Op::Normalise(op) => format!(" margin {} epsilon {}", op.margin, op.epsilon),
+            Op::PolarOutcome(op) => format!(" factor {}", op.factor),
             Op::Activation(op) => format!(" {:?}{}", op.link, if op.times.is_some() { " derivative" } else { "" }),
             Op::Convert(op) => format!(" to {}", op.out.element),
             Op::Eigh(op) => format!(" {:?}", op.order),
@@ -154,6 +160,7 @@ impl Op {
             Op::IterationControl(op) => {
                 format!(" {:?} p {} ridge {}{}", op.stage, op.p, op.ridge, if op.relative { " relative" } else { "" })
             }
+            Op::StepScale(op) => format!("{}{}", if op.decayed { " decayed" } else { "" }, if op.corrected { " corrected" } else { "" }),
             Op::GraftDirection(op) => if op.corrected { " corrected" } else { "" }.into(),
             Op::ColumnMean(_) | Op::CheckFinite(_) | Op::OperatorNorm(_) | Op::FactorDamping(_) => String::new(),
             Op::Qr(_) | Op::SortColumns(_) => String::new(),
@@ -163,7 +170,7 @@ impl Op {
             Op::Standardise(op) => format!(" epsilon {}", op.epsilon),
             Op::StandardiseGradient(op) => format!(" factor {}", op.factor),
             Op::SoftmaxCrossEntropy(_) => String::new(),
-            Op::RootOutcome(_) | Op::NormRatio(_) | Op::SpectralDivide(_) | Op::DirectionOutcome(_) => String::new(),
+            Op::RootOutcome(_) | Op::NormRatio(_) | Op::GraftScale(_) | Op::SpectralDivide(_) | Op::DirectionOutcome(_) => String::new(),
         }
     }
 }

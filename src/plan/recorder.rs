@@ -5,8 +5,11 @@ use super::curvature_op::{DampingControl, DirectionOutcome, SpectralDivide};
 use super::network_op::{SoftmaxCrossEntropy, Standardise, StandardiseGradient};
 use super::op::{Axpby, CheckFinite, Cholesky, ColumnMean, Convert, Gemm, KronFactor, Op, RandomFill, Reduce, ReduceKind, SolveTriangular};
 use super::plan::{Plan, Segment};
+use super::polar_op::{Momentum, Normalise, PolarOutcome};
 use super::spectral_op::{EIGH_SINGLE_MAX, Eigh, IterationControl, OperatorNorm, Order, Qr, Quotient, SortColumns, SpectrumScale};
-use super::update_op::{AdamUpdate, Advance, FactorDamping, GraftDirection, KlClip, NormClip, NormRatio, RootOutcome, SgdUpdate};
+use super::update_op::{
+    AdamUpdate, Advance, FactorDamping, GraftDirection, GraftScale, KlClip, NormClip, NormRatio, RootOutcome, SgdUpdate, StepScale,
+};
 use super::value::{Coef, Role, Value, ValueInfo};
 use crate::error::{Error, Result};
 use crate::tensor::{ElementType, Shape};
@@ -79,8 +82,25 @@ impl Recorder {
     pub fn declare(&mut self, name: String, shape: Shape, element: ElementType, role: Role) -> Result<Value> {
         shape.check("declare", &name)?;
         let id = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
-        self.values.push(ValueInfo { name, shape, element, role });
+        self.values.push(ValueInfo { name, shape, element, role, arena: None });
         Ok(Value::dense(id, shape, element))
+    }
+
+    /// A scratch value in an arena, whose number is the caller's choice: see [`ValueInfo::arena`].
+    ///
+    /// # Errors
+    /// As [`external`](Self::external).
+    pub fn scratch_in(&mut self, name: impl Into<String>, shape: Shape, arena: u32) -> Result<Value> {
+        let value = self.scratch(name, shape)?;
+        if let Some(info) = self.values.last_mut() {
+            info.arena = Some(arena);
+        }
+        Ok(value)
+    }
+
+    /// A number above those of all values so far.
+    pub(crate) fn next_id(&self) -> u32 {
+        u32::try_from(self.values.len()).unwrap_or(u32::MAX)
     }
 
     /// Starts a segment: operations from here on belong to it, and an engine can run it by itself, by the index returned here.
@@ -206,8 +226,25 @@ impl Recorder {
     /// As [`record`](Self::record).
     pub fn reduce(&mut self, kind: ReduceKind, scale: f32, x: Value) -> Result<Value> {
         let out = self.temporary("reduce", Self::batch_of(&[x]), 1, 1)?;
-        self.record(Reduce { kind, x, y: None, out, scale })?;
+        self.reduce_into(Reduce { kind, x, y: None, out, scale })?;
         Ok(out)
+    }
+
+    /// Records a reduction to one number an item: in two stages where an item has more than 2^16 elements, so that no workgroup has to read all of a large one.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn reduce_into(&mut self, op: Reduce) -> Result<()> {
+        let elements = op.x.rows * op.x.cols;
+        if elements <= ONE_STAGE || op.kind == ReduceKind::Trace {
+            return self.record(op);
+        }
+        let runs = elements.div_ceil(STAGE_RUN).min(MOST_RUNS);
+        let parts = self.temporary("reduce.parts", op.out.items, 1, runs)?;
+        self.record(Reduce { out: parts, scale: 1.0, ..op })?;
+        let largest = matches!(op.kind, ReduceKind::MaxAbs | ReduceKind::IdentityGap);
+        let kind = if largest { ReduceKind::MaxAbs } else { ReduceKind::Sum };
+        self.record(Reduce { kind, x: parts, y: None, ..op })
     }
 
     /// Scratch scalar `sum x y`.
@@ -216,7 +253,7 @@ impl Recorder {
     /// As [`record`](Self::record).
     pub fn dot(&mut self, x: Value, y: Value) -> Result<Value> {
         let out = self.temporary("dot", Self::batch_of(&[x, y]), 1, 1)?;
-        self.record(Reduce { kind: ReduceKind::Dot, x, y: Some(y), out, scale: 1.0 })?;
+        self.reduce_into(Reduce { kind: ReduceKind::Dot, x, y: Some(y), out, scale: 1.0 })?;
         Ok(out)
     }
 
@@ -369,10 +406,17 @@ impl Recorder {
     }
 }
 
+/// Elements of an item that are reduced in one stage.
+const ONE_STAGE: usize = 1 << 16;
+/// Elements of a run of the first of two stages, where there are not too many.
+const STAGE_RUN: usize = 1 << 14;
+const MOST_RUNS: usize = 256;
+
 /// Operations without a shorthand, recorded through [`Recorder::record`]: named here so that the list of shorthands is seen to be complete.
 #[allow(dead_code, reason = "a compile-time list: every operation is either a shorthand above or one of these")]
 type RecordedDirectly = (
     (AdamUpdate, Advance, CheckFinite, Convert, FactorDamping, GraftDirection, IterationControl),
     (KlClip, NormClip, NormRatio, RandomFill, RootOutcome, SgdUpdate, SpectrumScale),
     (DampingControl, DirectionOutcome, SpectralDivide),
+    (GraftScale, Momentum, Normalise, PolarOutcome, StepScale),
 );

@@ -178,3 +178,32 @@ pub struct NormRatio {
     /// `[batch, 1, 1]`.
     pub out: Value,
 }
+
+/// `out = |donor| / (|x| + 1e-16)`, the Frobenius norms of whole items: [`NormRatio`] with its reductions, for items that one workgroup can read. Without a donor 1.
+///
+/// 0, a refusal to [`SgdUpdate`], where `|x|^2` or the result is not finite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GraftScale {
+    /// The tensor at hand, `[m, n]`.
+    pub x: Value,
+    /// The tensor whose norm is to be taken on, `[m, n]`.
+    pub donor: Option<Value>,
+    /// `[batch, 1, 1]`.
+    pub out: Value,
+}
+
+/// `out = (1 - lr lambda) sqrt(1 - beta2^t) / (1 - beta1^t)`, SOAP's factor of a direction: either part is 1 where it is not asked for, the correction 0 where it is
+/// not finite.
+///
+/// Reads rate, decay and carried weights from the block.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepScale {
+    /// The weight's decay follows the update and shrinks it too.
+    pub decayed: bool,
+    /// Adam's bias corrections.
+    pub corrected: bool,
+    /// `[batch, 1, 1]`.
+    pub out: Value,
+    /// The stack's block.
+    pub block: Value,
+}

@@ -27,6 +27,8 @@ pub struct ValueInfo {
     pub element: ElementType,
     /// Who owns the memory.
     pub role: Role,
+    /// Scratch values with one number lie behind one another in one buffer, so that operations on them may share dispatches. They must be f32.
+    pub arena: Option<u32>,
 }
 
 /// A strided view of a plan value: what an operation reads or writes.

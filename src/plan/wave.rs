@@ -4,28 +4,50 @@
 //! instead of one a step.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
-/// One access of a step: a buffer and whether it is written.
-pub(crate) type Touch = (usize, bool);
+/// One access of a step: a buffer, the part of it, and whether it is written.
+pub(crate) type Touch = (usize, Range<u64>, bool);
+
+/// All of a buffer.
+pub(crate) const WHOLE: Range<u64> = 0..u64::MAX;
+
+/// What became of one buffer so far: the parts that were touched, and the latest wave that did.
+#[derive(Default)]
+struct History {
+    reads: Vec<(Range<u64>, usize)>,
+    writes: Vec<(Range<u64>, usize)>,
+}
+
+/// The wave after all of these that overlap.
+fn after(list: &[(Range<u64>, usize)], range: &Range<u64>) -> usize {
+    let overlapping = list.iter().filter(|(other, _)| other.start < range.end && range.start < other.end);
+    overlapping.map(|(_, wave)| wave + 1).max().unwrap_or(0)
+}
+
+fn note(list: &mut Vec<(Range<u64>, usize)>, range: &Range<u64>, wave: usize) {
+    match list.iter_mut().find(|(other, _)| other == range) {
+        Some((_, latest)) => *latest = (*latest).max(wave),
+        None => list.push((range.clone(), wave)),
+    }
+}
 
 /// The wave of each step: one more than the latest wave among earlier steps that it must follow (read after write, write after read, write after write).
 pub(crate) fn waves<'a>(steps: impl IntoIterator<Item = &'a [Touch]>) -> Vec<usize> {
-    let mut last_write: HashMap<usize, usize> = HashMap::new();
-    let mut last_read: HashMap<usize, usize> = HashMap::new();
+    let mut buffers: HashMap<usize, History> = HashMap::new();
     let mut result = Vec::new();
     for touches in steps {
         let mut wave = 0;
-        for &(buffer, writes) in touches {
-            let after = |map: &HashMap<usize, usize>| map.get(&buffer).map_or(0, |w| w + 1);
-            wave = wave.max(after(&last_write));
-            if writes {
-                wave = wave.max(after(&last_read));
+        for (buffer, range, writes) in touches {
+            let Some(history) = buffers.get(buffer) else { continue };
+            wave = wave.max(after(&history.writes, range));
+            if *writes {
+                wave = wave.max(after(&history.reads, range));
             }
         }
-        for &(buffer, writes) in touches {
-            let map = if writes { &mut last_write } else { &mut last_read };
-            let entry = map.entry(buffer).or_insert(wave);
-            *entry = (*entry).max(wave);
+        for (buffer, range, writes) in touches {
+            let history = buffers.entry(*buffer).or_default();
+            note(if *writes { &mut history.writes } else { &mut history.reads }, range, wave);
         }
         result.push(wave);
     }
@@ -34,16 +56,32 @@ pub(crate) fn waves<'a>(steps: impl IntoIterator<Item = &'a [Touch]>) -> Vec<usi
 
 #[cfg(test)]
 mod tests {
-    use super::waves;
+    use super::{Touch, WHOLE, waves};
+
+    fn all(list: &[(usize, bool)]) -> Vec<Touch> {
+        list.iter().map(|&(buffer, writes)| (buffer, WHOLE, writes)).collect()
+    }
 
     #[test]
     fn chains_and_independent_work() {
-        let steps: [&[(usize, bool)]; 5] = [
-            &[(0, false), (1, true)], // 1 <- 0
-            &[(0, false), (2, true)], // 2 <- 0: independent
-            &[(1, false), (2, false), (3, true)],
-            &[(1, true)], // overwrites 1 after its reader
-            &[(4, true)],
+        let steps = [
+            all(&[(0, false), (1, true)]), // 1 <- 0
+            all(&[(0, false), (2, true)]), // 2 <- 0: independent
+            all(&[(1, false), (2, false), (3, true)]),
+            all(&[(1, true)]), // overwrites 1 after its reader
+            all(&[(4, true)]),
+        ];
+        assert_eq!(waves(steps.iter().map(Vec::as_slice)), [0, 0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn parts_of_one_buffer() {
+        let steps: [&[Touch]; 5] = [
+            &[(0, 0..4, true)],
+            &[(0, 4..8, true)],  // beside it
+            &[(0, 3..5, false)], // across both
+            &[(0, 0..4, true)],  // after that reader
+            &[(0, 8..9, true)],
         ];
         assert_eq!(waves(steps), [0, 0, 1, 2, 0]);
     }

@@ -1,5 +1,6 @@
 //! The wgpu application author's view: his device, his buffers, his encoder; nothing hidden.
 
+mod ahead;
 mod hosts;
 mod picture;
 
@@ -19,6 +20,7 @@ type Outcome = Result<(), Failed>;
 pub(crate) fn cases() -> Vec<Case> {
     let mut list = picture::cases();
     list.extend(hosts::cases());
+    list.extend(ahead::cases());
     list.extend([
         case_gpu("embed::steady_state_creates_nothing", steady_state_creates_nothing),
         case_gpu("embed::a_step_is_one_submit_and_record_is_none", submits),

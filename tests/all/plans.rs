@@ -2,10 +2,10 @@
 
 use layerwise::plan::{
     Activation, AdamUpdate, Advance, Axpby, CheckFinite, Cholesky, Clock, ColumnMean, ControlStage, Convert, DampingControl, DecayForm,
-    DirectionOutcome, Distribution, EIGH_SINGLE_MAX, Eigh, FactorDamping, Gemm, GraftDirection, IterationControl, KlClip, KronFactor, Link,
-    NormClip, NormRatio, OPERATOR_NORM_MAX, Op, OperatorNorm, Order, Qr, Quotient, RandomFill, Reduce, ReduceKind, Role, RootOutcome,
-    SgdUpdate, SoftmaxCrossEntropy, SolveTriangular, SortColumns, SpectralDivide, SpectrumScale, Stage, Standardise, StandardiseGradient,
-    block, control,
+    DirectionOutcome, Distribution, EIGH_SINGLE_MAX, Eigh, FactorDamping, Gemm, GraftDirection, GraftScale, IterationControl, KlClip,
+    KronFactor, Link, Momentum, MomentumForm, NormClip, NormRatio, Normalise, OPERATOR_NORM_MAX, Op, OperatorNorm, Order, PolarOutcome, Qr,
+    Quotient, RandomFill, Reduce, ReduceKind, Role, RootOutcome, SgdUpdate, SoftmaxCrossEntropy, SolveTriangular, SortColumns,
+    SpectralDivide, SpectrumScale, Stage, Standardise, StandardiseGradient, StepScale, block, control,
 };
 use layerwise::{Coef, ElementType, Error, Plan, Recorder, Shape, Value};
 
@@ -107,7 +107,8 @@ const REFUSED: &[(&str, Attempt)] = &[
     ("`Dot`", |s| Reduce { kind: ReduceKind::Dot, x: s.v(1, 3, 4), y: None, out: s.v(1, 1, 1), scale: 1.0 }.into()),
     ("`Dot`", |s| Reduce { kind: ReduceKind::SumSq, x: s.v(1, 3, 4), y: Some(s.v(1, 3, 4)), out: s.v(1, 1, 1), scale: 1.0 }.into()),
     ("[3, 3]", |s| Reduce { kind: ReduceKind::Trace, x: s.v(1, 3, 4), y: None, out: s.v(1, 1, 1), scale: 1.0 }.into()),
-    ("out", |s| Reduce { kind: ReduceKind::MaxAbs, x: s.v(1, 3, 4), y: None, out: s.v(1, 1, 2), scale: 1.0 }.into()),
+    ("out", |s| Reduce { kind: ReduceKind::MaxAbs, x: s.v(1, 3, 4), y: None, out: s.v(1, 2, 1), scale: 1.0 }.into()),
+    ("out", |s| Reduce { kind: ReduceKind::Trace, x: s.v(1, 3, 3), y: None, out: s.v(1, 1, 2), scale: 1.0 }.into()),
     ("out", |s| ColumnMean { x: s.v(1, 3, 4), out: s.v(1, 1, 3) }.into()),
     ("flag", |s| CheckFinite { x: s.v(2, 3, 4), flag: s.v(2, 1, 2) }.into()),
     ("x", |s| CheckFinite { x: s.v(3, 3, 4), flag: s.v(2, 1, 1) }.into()),
@@ -161,6 +162,18 @@ const REFUSED: &[(&str, Attempt)] = &[
     ("m", |s| graft(s, [3, 4, 4])),
     ("donor", |s| NormRatio { donor: Some(s.v(2, 1, 2)), own: s.v(2, 1, 1), out: s.v(2, 1, 1) }.into()),
     ("own", |s| NormRatio { donor: None, own: s.v(3, 1, 1), out: s.v(2, 1, 1) }.into()),
+    ("donor", |s| GraftScale { x: s.v(2, 3, 4), donor: Some(s.v(2, 4, 3)), out: s.v(2, 1, 1) }.into()),
+    ("out", |s| GraftScale { x: s.v(2, 3, 4), donor: None, out: s.v(2, 1, 2) }.into()),
+    ("block", |s| StepScale { decayed: true, corrected: true, out: s.v(2, 1, 1), block: s.v(2, 1, 8) }.into()),
+    ("g", |s| momentum(s, 3, 4, Coef::Const(1.0))),
+    ("out", |s| momentum(s, 4, 3, Coef::Const(1.0))),
+    ("finite", |s| momentum(s, 4, 4, Coef::Const(f32::NAN))),
+    ("x", |s| Normalise { x: s.v(2, 4, 3), out: s.v(2, 3, 4), margin: 1.0, epsilon: 0.0 }.into()),
+    ("margin", |s| Normalise { x: s.v(2, 3, 4), out: s.v(2, 3, 4), margin: 0.0, epsilon: 0.0 }.into()),
+    ("epsilon", |s| Normalise { x: s.v(2, 3, 4), out: s.v(2, 3, 4), margin: 1.0, epsilon: -1.0 }.into()),
+    ("size", |s| outcome(s, [5, 5, 5], 1.0)),
+    ("ok", |s| outcome(s, [4, 4, 2], 1.0)),
+    ("factor", |s| outcome(s, [4, 4, 4], f32::INFINITY)),
     ("g", |s| sgd(s.v(2, 3, 4), s.v(2, 4, 3), None, s.v(2, 1, block::WIDTH))),
     ("block", |s| sgd(s.v(2, 3, 4), s.v(2, 3, 4), None, s.v(2, 1, 8))),
     ("is read and written", |s| {
@@ -266,6 +279,18 @@ fn damping_control(s: &mut Shelf, stage: ControlStage, scalars: usize, trials: u
 fn graft(s: &mut Shelf, [m, g, v]: [usize; 3]) -> Op {
     let (g, m, v, out, block) = (s.v(2, 3, g), s.v(2, 3, m), s.v(2, 3, v), s.v(2, 3, 4), s.v(2, 1, block::WIDTH));
     GraftDirection { g, m, v, corrected: true, out, block }.into()
+}
+
+/// Columns of the gradient and of the look-ahead, for a momentum of 3 x 4.
+fn momentum(s: &mut Shelf, g: usize, out: usize, fresh: Coef) -> Op {
+    let (g, m, out, block) = (s.v(2, 3, g), s.v(2, 3, 4), s.v(2, 3, out), s.v(2, 1, block::WIDTH));
+    let (form, decay) = (MomentumForm::LookAhead, Coef::Const(0.5));
+    Momentum { g, m, out: Some(out), form, decay, fresh, block }.into()
+}
+
+/// So many sizes, scales and verdicts for two rows.
+fn outcome(s: &mut Shelf, [size, scale, ok]: [usize; 3], factor: f32) -> Op {
+    PolarOutcome { size: s.v(size, 1, 1), scale: s.v(scale, 1, 1), ok: s.v(ok, 1, 1), factor, block: s.v(2, 1, block::WIDTH) }.into()
 }
 
 /// Each refusal is `Error::Shape`, names the operation and what is wrong, and leaves nothing behind.

@@ -5,7 +5,7 @@ use std::mem::{offset_of, size_of};
 use layerwise::ElementType;
 use layerwise::gpu::choice::gemm;
 use layerwise::gpu::kernels::{Binding, KERNELS, Kernel, Variant};
-use layerwise::gpu::{Facts, GemmShape, Params, ViewParams, variants};
+use layerwise::gpu::{Facts, GemmShape, Job, Params, ViewParams, choice, variants};
 use layerwise::plan::block::COLUMNS;
 use naga::back::{glsl, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -82,7 +82,7 @@ fn interface(kernel: &Kernel) -> Outcome {
         }
     }
     found.sort_by_key(|f| f.0);
-    let mut want = vec![(0, "p".to_owned(), AddressSpace::Uniform)];
+    let mut want = vec![(0, if kernel.joins() { "own" } else { "p" }.to_owned(), AddressSpace::Uniform)];
     for (i, (name, access)) in (1..).zip(kernel.bindings) {
         let access = match access {
             Binding::Read => StorageAccess::LOAD,
@@ -117,6 +117,9 @@ fn parameters(kernel: &Kernel) -> Outcome {
         ($type:ty: $($field:ident)*) => { &[$((stringify!($field), offset_of!($type, $field))),*] };
     }
     check("Params", size_of::<Params>(), fields!(Params: views coef column n))?;
+    if kernel.joins() {
+        check("Job", size_of::<Job>(), fields!(Job: params span))?;
+    }
     check("View", size_of::<ViewParams>(), fields!(ViewParams: offset item row col div modulo rows cols))
 }
 
@@ -186,13 +189,17 @@ fn cooperative_choice() -> Outcome {
 /// WebGPU's default limits; twice their workgroup memory for cooperative matrices.
 fn webgpu_limits(kernel: &Kernel) -> Outcome {
     ensure(kernel.bindings.len() <= 8, || format!("{} storage bindings", kernel.bindings.len()))?;
-    let sources = variants().into_iter().filter(|v| v.kernel == kernel.name).map(|v| v.source());
-    for source in sources.chain([kernel.source.to_owned()]) {
+    // What a device's facts allow beyond WebGPU's defaults is 32 KiB of workgroup memory.
+    let large = choice::eigh(64, &Facts { workgroup_bytes: 32768, ..Facts::webgpu_defaults() });
+    let listed =
+        variants().into_iter().filter(|v| v.kernel == kernel.name).map(|v| (v.source(), if Some(v) == large { 32768 } else { 16384 }));
+    ensure(choice::eigh(64, &Facts::webgpu_defaults()).is_none() && large.is_some(), || "memory that a device does not have".into())?;
+    for (source, limit) in listed.chain([(kernel.source.to_owned(), 16384)]) {
         let (module, _) = module(&source)?;
         let size: u32 = module.entry_points[0].workgroup_size.iter().product();
         ensure(size <= 256, || format!("{size} invocations"))?;
         let bytes = workgroup_bytes(&module);
-        ensure(bytes <= if cooperative(&source) { 32768 } else { 16384 }, || format!("{bytes} bytes of workgroup memory"))?;
+        ensure(bytes <= if cooperative(&source) { 32768 } else { limit }, || format!("{bytes} bytes of workgroup memory"))?;
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ impl Slots {
     pub(super) fn fill(&self, r: &mut Recorder, stack: &Stack, first: usize, reduce: Reduce) -> Result<()> {
         let range = first..first + stack.items();
         let out = self.raw.item_range(range.clone())?;
-        r.record(Reduce { out, ..reduce })?;
+        r.reduce_into(Reduce { out, ..reduce })?;
         r.record(Axpby { gate: Some(stack.column(block::GATE)?), ..Axpby::copy(out, self.sums.item_range(range)?) })
     }
 }

@@ -9,6 +9,7 @@ mod gemm;
 mod half;
 mod network;
 mod orthonormal;
+mod polar;
 mod random;
 mod reduce;
 mod spectral;
@@ -59,6 +60,7 @@ fn rows() -> Vec<Row> {
         reduce::ROWS,
         spectral::ROWS,
         orthonormal::ROWS,
+        polar::ROWS,
         random::ROWS,
         control::ROWS,
         curvature::ROWS,

@@ -20,6 +20,9 @@ pub(super) const ROWS: &[Row] = &[
     ("reduce", "identity_gap", |context| {
         [1, 2, 31, 64, 65, 127].iter().try_for_each(|&n| reduce(context, n, [3, n, n], ReduceKind::IdentityGap, LAYOUTS[n % 2]))
     }),
+    ("reduce", "sum", |context| shapes(context, ReduceKind::Sum)),
+    ("reduce", "runs", runs),
+    ("reduce", "two_stages", two_stages),
     ("reduce", "views", views),
     ("reduce", "large", large),
     ("reduce", "many_items", |context| reduce(context, 1, [70_000, 2, 3], ReduceKind::SumSq, LAYOUTS[0])),
@@ -56,6 +59,7 @@ fn reduce(context: &Context, seed: usize, shape: [usize; 3], kind: ReduceKind, l
         let (x, y) = (&x.items[b], &y.items[b]);
         match kind {
             ReduceKind::SumSq => x.data.iter().map(|x| x * x).collect(),
+            ReduceKind::Sum => x.data.clone(),
             ReduceKind::Dot => x.data.iter().zip(&y.data).map(|(x, y)| x * y).collect(),
             ReduceKind::Trace => (0..x.rows).map(|i| x[(i, i)]).collect(),
             ReduceKind::MaxAbs => vec![x.data.iter().fold(0.0, |m: f64, x| m.max(x.abs()))],
@@ -66,6 +70,69 @@ fn reduce(context: &Context, seed: usize, shape: [usize; 3], kind: ReduceKind, l
     let size: Vec<Mat> = (0..shape[0]).map(|b| scalar(0.25 * terms(b).iter().map(|t| t.abs()).sum::<f64>())).collect();
     let tol = if kind == ReduceKind::MaxAbs { Tol::EXACT } else { Tol::gemm(shape[1] * shape[2]) };
     about(s.run(1)?.expect_within(&out, &want, &size, tol), (shape, kind, layouts))
+}
+
+/// Each run of an item by itself; the last ones may be short or empty.
+fn runs(context: &Context) -> Outcome {
+    let kinds = [ReduceKind::SumSq, ReduceKind::Dot, ReduceKind::MaxAbs, ReduceKind::Sum];
+    for (shape, count) in [([3, 7, 67], 4), ([6, 1, 300], 7), ([6, 300, 1], 299), ([6, 2, 3], 5), ([6, 67, 5], 2)] {
+        for (kind, layouts) in kinds.iter().flat_map(|kind| LAYOUTS.map(|layouts| (*kind, layouts))) {
+            if shape[0] % 6 != 0 && layouts != LAYOUTS[0] {
+                continue;
+            }
+            let mut s = Stage::new(context, count);
+            let x = s.operand("x", shape, layouts[0])?;
+            let y = s.operand("y", shape, layouts[1])?;
+            let out = s.output("out", [shape[0], 1, count], Layout::Inside)?;
+            s.recorder.record(Reduce { kind, x: x.view, y: (kind == ReduceKind::Dot).then_some(y.view), out: out.view, scale: 0.5 })?;
+            let length = (shape[1] * shape[2]).div_ceil(count);
+            let term = |b: usize, e: usize| match kind {
+                ReduceKind::SumSq => x.items[b].data[e].powi(2),
+                ReduceKind::Dot => x.items[b].data[e] * y.items[b].data[e],
+                _ => x.items[b].data[e],
+            };
+            let terms = |b: usize, run: usize| (run * length..((run + 1) * length).min(shape[1] * shape[2])).map(move |e| term(b, e));
+            let largest = |b: usize, run: usize| terms(b, run).fold(0.0, |m: f64, x| m.max(x.abs()));
+            let value = |b: usize, run: usize| if kind == ReduceKind::MaxAbs { largest(b, run) } else { terms(b, run).sum() };
+            let row = |f: &dyn Fn(usize) -> f64| Mat::from_fn(1, count, |_, run| 0.5 * f(run));
+            let want: Vec<Mat> = (0..shape[0]).map(|b| row(&|run| value(b, run))).collect();
+            let size: Vec<Mat> = (0..shape[0]).map(|b| row(&|run| terms(b, run).map(f64::abs).sum())).collect();
+            about(s.run(1)?.expect_within(&out, &want, &size, Tol::gemm(length)), (kind, shape, count, layouts))?;
+        }
+    }
+    Ok(())
+}
+
+/// What the recorder does with large items: one poisoned element is found in any run.
+fn two_stages(context: &Context) -> Outcome {
+    let (m, n) = (310, 300);
+    for kind in [ReduceKind::SumSq, ReduceKind::Dot, ReduceKind::MaxAbs, ReduceKind::IdentityGap] {
+        let (m, n) = if kind == ReduceKind::IdentityGap { (n, n) } else { (m, n) };
+        let mut s = Stage::new(context, 3);
+        let x = s.operand("x", [2, m, n], Layout::Dense)?;
+        let out = s.output("out", [2, 1, 1], Layout::Dense)?;
+        s.recorder.reduce_into(Reduce { kind, x: x.view, y: (kind == ReduceKind::Dot).then_some(x.view), out: out.view, scale: 2.0 })?;
+        let squares = |x: &Mat| 2.0 * x.data.iter().map(|x| x * x).sum::<f64>();
+        let largest = |x: &Mat| 2.0 * x.data.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+        let want = x.items.iter().map(|x| match kind {
+            ReduceKind::MaxAbs => largest(x),
+            ReduceKind::IdentityGap => largest(&x.plus(-1.0, &Mat::identity(n))),
+            _ => squares(x),
+        });
+        about(s.run(1)?.expect(&out, &want.map(scalar).collect::<Vec<_>>(), Tol::gemm(m * n)), kind)?;
+    }
+    for at in [0, 16_384, 92_999] {
+        let poisoned = Mat::from_fn(m, n, |r, c| if r * n + c == at { f64::NAN } else { 1.0 });
+        let mut s = Stage::new(context, 4);
+        let x = s.given("x", 1, &[poisoned], Layout::Dense)?;
+        let out = s.output("out", [1, 1, 1], Layout::Dense)?;
+        s.recorder.reduce_into(Reduce { kind: ReduceKind::MaxAbs, x: x.view, y: None, out: out.view, scale: 1.0 })?;
+        let got = s.run(1)?.items(&out)?;
+        if !got[0].is_nan() {
+            return Err(format!("NaN at {at}: {got:?}").into());
+        }
+    }
+    Ok(())
 }
 
 fn shapes(context: &Context, kind: ReduceKind) -> Outcome {

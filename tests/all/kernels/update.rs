@@ -2,7 +2,7 @@
 
 use layerwise::Context;
 use layerwise::plan::block;
-use layerwise::plan::{AdamUpdate, Advance, Clock, DecayForm, GraftDirection, SgdUpdate};
+use layerwise::plan::{AdamUpdate, Advance, Clock, DecayForm, GraftDirection, GraftScale, SgdUpdate, StepScale};
 
 use super::control::row;
 use super::stage::{Layout, Stage, about};
@@ -53,6 +53,14 @@ pub(super) const ROWS: &[Row] = &[
     }),
     ("adam_update", "long", |context| adam(context, 1, (130, 257), [Layout::Dense; 3], DECOUPLED, &[])),
     ("adam_update", "gate", |context| adam(context, 4, (5, 31), [Layout::Dense; 3], AdamForm { amsgrad: true, ..ADAM }, &[1, 2])),
+    ("graft_scale", "grafted", |context| scales(context, true)),
+    ("graft_scale", "own", |context| scales(context, false)),
+    ("graft_scale", "views", |context| {
+        scale(context, 6, (7, 67), [Layout::InsideTransposed, Layout::Repeat(1, 2)], true, 1.0)?;
+        scale(context, 3, (33, 9), [Layout::Transposed, Layout::Inside], true, 1.0)
+    }),
+    ("graft_scale", "edges", scale_edges),
+    ("step_scale", "forms", step_scales),
     ("graft_direction", "plain", |context| graft_forms(context, false)),
     ("graft_direction", "corrected", |context| graft_forms(context, true)),
     ("graft_direction", "views", |context| {
@@ -320,4 +328,73 @@ fn graft(context: &Context, items: usize, (m, n): (usize, usize), layouts: [Layo
 
 fn graft_forms(context: &Context, corrected: bool) -> Outcome {
     SHAPES.iter().enumerate().try_for_each(|(i, &shape)| graft(context, batch(i), shape, [Layout::Dense; 3], corrected, &[]))
+}
+
+fn number(x: f64) -> Mat {
+    Mat::from_fn(1, 1, |_, _| x)
+}
+
+fn scales(context: &Context, grafted: bool) -> Outcome {
+    SHAPES.iter().enumerate().try_for_each(|(i, &shape)| scale(context, batch(i), shape, [Layout::Dense; 2], grafted, 1.0))?;
+    // Squares at both ends of f32's range.
+    [1e-17, 1e15].iter().try_for_each(|&size| scale(context, 3, (5, 31), [Layout::Dense; 2], grafted, size))
+}
+
+fn scale(context: &Context, items: usize, (m, n): (usize, usize), layouts: [Layout; 2], grafted: bool, size: f64) -> Outcome {
+    let mut s = Stage::new(context, n);
+    let values: Vec<Mat> = (0..items).map(|i| random(20 + i as u64, m, n).map(|x| x * size)).collect();
+    let x = s.given("x", items, &values, layouts[0])?;
+    let donor = s.operand("donor", [items, m, n], layouts[1])?;
+    let out = s.output("out", [items, 1, 1], Layout::Dense)?;
+    s.recorder.record(GraftScale { x: x.view, donor: grafted.then_some(donor.view), out: out.view })?;
+    let want = (0..items).map(|i| if grafted { donor.items[i].norm() / (x.items[i].norm() + 1e-16) } else { 1.0 });
+    about(s.run(1)?.expect(&out, &want.map(number).collect::<Vec<_>>(), Tol::roundings(24)), (items, m, n, size))
+}
+
+/// What overflows, alone or as a ratio, is refused; the zero tensor takes on any norm as 1e16 of it.
+fn scale_edges(context: &Context) -> Outcome {
+    let table = [
+        (2.0, 0.0, 2e16),
+        (0.0, 0.0, 0.0),
+        (0.0, 3.0, 0.0),
+        (1.0, 1e30, 0.0),
+        (1e30, 1.0, 0.0),
+        (1.0, f64::NAN, 0.0),
+        (f64::NAN, 1.0, 0.0),
+        (1.0, f64::INFINITY, 0.0),
+        (6.0, 3.0, 2.0),
+    ];
+    let mut s = Stage::new(context, 1);
+    let columns = |f: fn(&(f64, f64, f64)) -> f64| {
+        let column = |t: &(f64, f64, f64)| Mat::from_fn(3, 1, |r, _| if r == 1 { f(t) } else { 0.0 });
+        table.iter().map(column).collect::<Vec<_>>()
+    };
+    let donor = s.given("donor", table.len(), &columns(|t| t.0), Layout::Dense)?;
+    let x = s.given("x", table.len(), &columns(|t| t.1), Layout::Dense)?;
+    let out = s.output("out", [table.len(), 1, 1], Layout::Dense)?;
+    s.recorder.record(GraftScale { x: x.view, donor: Some(donor.view), out: out.view })?;
+    s.run(1)?.expect(&out, &table.map(|t| number(t.2)), Tol::roundings(8))
+}
+
+fn step_scales(context: &Context) -> Outcome {
+    for (decayed, corrected) in [(false, false), (true, false), (false, true), (true, true)] {
+        let item = |i: usize| {
+            let (weight1, weight2) = ([0.25, 0.5, 0.0][i % 3], [0.0625, 1.0][i % 2]);
+            let weights = [(block::WEIGHT1, weight1), (block::WEIGHT2, weight2)];
+            row(&[weights.as_slice(), &[(block::CURRENT_RATE, 0.125 * (i % 5) as f64), (block::WEIGHT_DECAY, 0.5)]].concat())
+        };
+        let rows: Vec<Mat> = (0..300).map(item).collect();
+        let mut s = Stage::new(context, 1);
+        let block = s.given("block", rows.len(), &rows, Layout::Dense)?;
+        let out = s.output("out", [rows.len(), 1, 1], Layout::Dense)?;
+        s.recorder.record(StepScale { decayed, corrected, out: out.view, block: block.view })?;
+        let want = rows.iter().map(|row| {
+            let get = |column: u32| row.data[column as usize];
+            let correction = if get(block::WEIGHT1) == 0.0 { 0.0 } else { get(block::WEIGHT2).sqrt() / get(block::WEIGHT1) };
+            let shrink = if decayed { 1.0 - get(block::CURRENT_RATE) * get(block::WEIGHT_DECAY) } else { 1.0 };
+            number(shrink * if corrected { correction } else { 1.0 })
+        });
+        about(s.run(1)?.expect(&out, &want.collect::<Vec<_>>(), Tol::roundings(8)), (decayed, corrected))?;
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! `polar`: stored trajectories, the exact form, intervals of singular values.
 
-use layerwise::linalg::{NewtonSchulz, PolarOptions, polar};
+use layerwise::linalg::{NewtonSchulz, PolarOptions, Precision, polar};
 use layerwise::{Context, Error, Recorder, Shape};
 use libtest_mimic::Failed;
 
@@ -124,7 +124,7 @@ fn intervals(ctx: &Context) -> Outcome {
 fn half(ctx: &Context) -> Outcome {
     for name in files("polar_")?.into_iter().filter(|n| n.contains("gauss") && !n.contains("64x64")) {
         let list = tensors(&name)?;
-        let options = PolarOptions { half: true, ..with(NewtonSchulz::Keller) };
+        let options = PolarOptions { precision: Precision::F16, ..with(NewtonSchulz::Keller) };
         let e = error(&one(ctx, named(&list, "G")?, &options)?, named(&list, "ns5_keller")?);
         if e > 3.5e-2 || (e == 0.0 && !name.contains("1x1_")) {
             return Err(format!("{name}: error {e:.2e}").into());

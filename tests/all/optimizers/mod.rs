@@ -8,6 +8,8 @@ mod checkpoint;
 mod config;
 mod curvature;
 mod diagnostics;
+#[cfg(feature = "gpu")]
+mod dispatches;
 mod embed;
 mod fuzz;
 mod gradients;
@@ -47,6 +49,8 @@ pub(crate) fn cases() -> Vec<Case> {
         cadence::cases(),
         embed::cases(),
     ];
+    #[cfg(feature = "gpu")]
+    cases.push(dispatches::cases());
     #[cfg(feature = "checkpoint")]
     cases.push(checkpoint::cases());
     #[cfg(feature = "serde")]
