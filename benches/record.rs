@@ -75,7 +75,8 @@ mod gpu {
             // The first step makes roots and bases; later ones are what is repeated.
             record(&mut |encoder| optimizer.record(encoder).expect("a GPU optimizer"));
             let counts = optimizer.next_dispatches().expect("a GPU optimizer");
-            let mut times = (0..turns).map(|_| record(&mut |encoder| optimizer.record(encoder).expect("a GPU optimizer"))).collect();
+            let mut times: Vec<f64> =
+                (0..turns).map(|_| record(&mut |encoder| optimizer.record(encoder).expect("a GPU optimizer"))).collect();
             let [best, _] = summary(&mut times);
             println!(
                 "{name:>28} {:>10} {:>6} {:>10.1} {:>12.2}",
@@ -88,7 +89,7 @@ mod gpu {
     }
 
     /// Smallest and median.
-    fn summary(times: &mut Vec<f64>) -> [f64; 2] {
+    fn summary(times: &mut [f64]) -> [f64; 2] {
         times.sort_by(f64::total_cmp);
         [times[0], times[times.len() / 2]]
     }
