@@ -31,6 +31,7 @@ const ROWS: &[(&str, &str)] = &[
     ("EigenvalueCorrectedShampoo", "golden::dshampoo_eigcorrected_eigh"),
     ("Soap", "golden::soap_f1"),
     ("Muon", "golden::torch_muon_default"),
+    ("Muon", "optimizers::muon::half"),
 ];
 
 /// Rows of the kernel table that are about grids beyond 65535 workgroups: minutes where a workgroup is dear. They run where everything does.

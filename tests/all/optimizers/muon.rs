@@ -1,6 +1,6 @@
 //! Muon: against its equations in f64, and its laws.
 
-use layerwise::linalg::NewtonSchulz;
+use layerwise::linalg::{NewtonSchulz, Precision};
 use layerwise::optim::{Accumulation, Group, Muon, MuonScale, Optimizer, Parameter};
 use layerwise::{Context, Error, Shape, Tensor};
 use libtest_mimic::Failed;
@@ -135,6 +135,27 @@ fn follows_its_equations(ctx: &Context) -> Outcome {
         }
         let want: Vec<f64> = oracles.iter().flat_map(|o| o.w.data.clone()).collect();
         close(&tensors.0.read()?, &want, Tol::absolute(1e-5)).map_err(|e| format!("[{rows}, {cols}], {muon:?}: {e}"))?;
+    }
+    Ok(())
+}
+
+/// Operands rounded to f16: directions within what the precision states, and not those of f32.
+fn half(ctx: &Context) -> Outcome {
+    for (rows, cols) in [(1, 17), (12, 12), (33, 8), (64, 48), (65, 130), (128, 128)] {
+        let muon = Muon { precision: Precision::F16, ..Muon::default() };
+        let tensors = weight(ctx, 2, rows, cols)?;
+        fill(&tensors.1, 9, 1)?;
+        let (start, gradient, area) = (tensors.0.read()?, tensors.1.read()?, rows * cols);
+        optimizer(ctx, group(muon, &tensors).learning_rates(&[1.0, 1.0]))?.step()?;
+        let end = tensors.0.read()?;
+        for t in [0, 1] {
+            let part = |x: &[f32]| wide(&x[t * area..(t + 1) * area], rows, cols);
+            let mut oracle = Oracle::new(part(&start));
+            oracle.step(&muon, 1.0, &part(&gradient));
+            let direction = oracle.w.plus(-1.0, &part(&start));
+            let error = part(&end).plus(-1.0, &oracle.w).norm() / direction.norm();
+            ensure(error < 3.5e-2 && error > 1e-6, || format!("[{rows}, {cols}]: {error:e}"))?;
+        }
     }
     Ok(())
 }
@@ -275,6 +296,7 @@ fn refuses_shapes(ctx: &Context) -> Outcome {
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("optimizers::muon::follows_its_equations", follows_its_equations),
+        case("optimizers::muon::half", half),
         case("optimizers::muon::commutes_with_rotations", commutes_with_rotations),
         case("optimizers::muon::gradients_have_no_unit", gradients_have_no_unit),
         case("optimizers::muon::epsilon_silences_noise", epsilon_silences_noise),
