@@ -102,5 +102,6 @@ fn positive_definite(n: usize, uniform: &mut impl FnMut() -> f32) -> Vec<f32> {
             }
         }
     }
+    #[allow(clippy::cast_possible_truncation, reason = "made up in f64, used in f32")]
     a.into_iter().map(|x| x as f32).collect()
 }

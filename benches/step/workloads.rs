@@ -163,7 +163,7 @@ pub(super) fn run(only: &[String]) {
 
 /// Median and mean milliseconds of a step.
 fn times(context: &Context, rival: &Rival, shapes: &[(usize, usize)]) -> (f64, f64) {
-    let mut run = Run::new(context, rival.method.clone(), shapes);
+    let mut run = Run::new(context, rival.method, shapes);
     for _ in 0..WARM {
         run.step(context);
     }
