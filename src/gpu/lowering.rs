@@ -289,7 +289,7 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
                 if j + PANEL < n {
                     let rest = n - j - PANEL;
                     b.push(CHOLESKY_ROWS.plain(), &[Some(op.out)], &[], [j, 0, 0], [rest.div_ceil(64), 1, batch]);
-                    b.push(CHOLESKY_UPDATE.plain(), &[Some(op.out)], &[], [j, 0, 0], [rest.div_ceil(64).pow(2), 1, batch]);
+                    b.push(CHOLESKY_UPDATE.plain(), &[Some(op.out)], &[], [j, 0, 0], [rest.div_ceil(32).pow(2), 1, batch]);
                 }
             }
         }
