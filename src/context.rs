@@ -310,10 +310,11 @@ impl Context {
     /// Works on the caller's device and queue, within its limits and features. Installs no handlers, never polls except in blocking calls.
     ///
     /// `adapter` adds facts that a device does not tell (cooperative-matrix shapes); without it portable kernels are used.
-    /// See [`required_limits`](crate::required_limits) for what to ask of the adapter.
+    /// See [`required_limits`](crate::required_limits) for what to ask of the adapter. The environment variable `LAYERWISE_GEMM`, for benchmarks, names a
+    /// [variant](crate::gpu::GemmVariant) of the matrix products that every context then uses wherever it fits.
     ///
     /// # Errors
-    /// [`Error::Limit`] where the device's limits are below WebGPU's defaults for compute.
+    /// [`Error::Limit`] where the device's limits are below WebGPU's defaults for compute; [`Error::Config`] where `LAYERWISE_GEMM` names no variant.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<&wgpu::Adapter>) -> Result<Context> {
         crate::gpu::Device::from_wgpu(device, queue, adapter).map(Context::from_device)
     }
