@@ -13,7 +13,7 @@ use super::tiles;
 use crate::plan::{Qr, SortColumns};
 
 /// Columns whose reflections are applied together.
-const PANEL: usize = 32;
+pub(super) const PANEL: usize = 32;
 
 /// Columns that meet a reflection at once.
 const WIDTH: usize = 4;
@@ -62,12 +62,12 @@ fn pitch(n: usize) -> usize {
     n + 16
 }
 
-fn columns<'a>(words: &'a [f32], rows: usize, cols: usize) -> MatRef<'a, f32> {
+pub(super) fn columns<'a>(words: &'a [f32], rows: usize, cols: usize) -> MatRef<'a, f32> {
     MatRef::from_column_major_slice(&words[..rows * cols], rows, cols)
 }
 
 /// `out <- out - left (right^T out)`.
-fn reflect(mut out: MatMut<'_, f32>, left: MatRef<'_, f32>, right: MatRef<'_, f32>, product: &mut [f32]) {
+pub(super) fn reflect(mut out: MatMut<'_, f32>, left: MatRef<'_, f32>, right: MatRef<'_, f32>, product: &mut [f32]) {
     let (inner, cols) = (right.ncols(), out.ncols());
     if cols == 0 {
         return;
