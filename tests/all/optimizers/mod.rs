@@ -1,6 +1,7 @@
 //! Optimizers: configuration, laws, trials, cadence, embedding, checkpoints, configurations as text.
 
 mod adaptation;
+mod allocations;
 mod budget;
 mod cadence;
 #[cfg(feature = "checkpoint")]
@@ -38,6 +39,7 @@ pub(crate) fn cases() -> Vec<Case> {
         laws::cases(),
         kfac::cases(),
         adaptation::cases(),
+        allocations::cases(),
         curvature::cases(),
         shampoo::cases(),
         soap::cases(),
