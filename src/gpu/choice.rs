@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::facts::Facts;
 use super::kernels::{EIGH_JACOBI, GEMM, KERNELS, KRON_FACTOR, Kernel, Variant};
 use super::ladder::{GemmShape, GemmVariant};
+use super::split;
 
 /// Below this many rows or columns of a result a 64 x 64 tile would be mostly padding.
 const SMALL: usize = 48;
@@ -80,6 +81,12 @@ pub fn candidates(shape: GemmShape, facts: &Facts) -> Vec<Choice> {
     let (small, large) = (shape.m.min(shape.n), shape.m.max(shape.n));
     let choice = |variant, reason| Choice { variant, reason };
     let mut list = Vec::with_capacity(4);
+    if !facts.software && split::is_worth_it(shape) {
+        list.push(choice(
+            GemmVariant::SplitK,
+            "an inner side of at least 2048 and fewer than 16 tiles: one workgroup a tile would leave the device idle",
+        ));
+    }
     list.push(choice(GemmVariant::Cooperative, "both operands are f16, and the device multiplies such fragments with f32 sums"));
     if facts.software {
         if small <= 8 {
@@ -130,6 +137,15 @@ const SMALL_KRON: Variant = KRON_FACTOR.with(&[("T", "8u")]);
 /// The `kron_factor` variant for a `q x q` factor, and its tile.
 pub(crate) fn kron_factor(q: usize) -> (Variant, usize) {
     if q <= SMALL { (SMALL_KRON, 32) } else { (KRON_FACTOR.plain(), 64) }
+}
+
+/// True where a `q x q` factor of `n` samples with a column of ones is a product in two stages.
+pub(crate) fn splits_factor(q: usize, n: usize, facts: &Facts) -> bool {
+    let (shape, table) = (GemmShape::f32(q, n, q), &facts.gemm);
+    match table.forced {
+        Some(variant) => variant == GemmVariant::SplitK && variant.fits(shape, facts),
+        None => !facts.software && split::is_worth_it(shape) && !table.refused.contains(&GemmVariant::SplitK),
+    }
 }
 
 /// Jacobi of a matrix of order 64 in one workgroup: one triangle of it, and its vectors.

@@ -26,6 +26,7 @@ fn by_kernel(dispatch: &Dispatch) -> Option<u64> {
         "cholesky_rows" => rows(0).saturating_sub(n_y + panel) * panel * panel,
         // Half of the square, two flops an element and panel column.
         "cholesky_update" => rows(0).saturating_sub(n_y + panel).pow(2) * panel,
+        "gemm_merge" => rows(2) * cols(2) * (n_w + 3),
         name if name.starts_with("gemm") => rows(3) * cols(3) * (2 * cols(0) + 2),
         "axpby" => 3 * rows(2) * cols(2),
         "eigh_load" => cols(1) * cols(1),
