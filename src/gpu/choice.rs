@@ -46,7 +46,7 @@ impl ShapeClass {
 /// What stands above the built-in choice of matrix-product variants. Part of [`Facts`]; empty by default.
 ///
 /// Made by [`Context::tune`](crate::Context::tune) and [`Context::check_gemm`](crate::Context::check_gemm), used by
-/// [`Context::with_gemm_table`](crate::Context::with_gemm_table). With feature `serde` it can be kept and read back; entries that the device can't run are passed over.
+/// [`Context::with_gemm_table`](crate::Context::with_gemm_table). As text it can be kept and read back (`Display` and `FromStr`, or feature `serde`), and checkpoints hold it; entries that the device can't run are passed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct GemmTable {

@@ -14,6 +14,7 @@ mod ladder;
 mod lowering;
 mod params;
 mod split;
+mod table;
 mod tune;
 
 pub use choice::{GemmTable, ShapeClass, variants};

@@ -17,6 +17,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case_host("ladder::split_scratch", split_scratch),
         case_host("ladder::table", table),
         case_host("ladder::names", names),
+        case_host("ladder::table_as_text", text),
         case_host("ladder::disagreement", disagreements),
         #[cfg(feature = "serde")]
         case_host("ladder::table_as_json", json),
@@ -170,6 +171,50 @@ fn names() -> Outcome {
     }
     let refused = "tile65".parse::<GemmVariant>();
     ensure(refused.as_ref().is_err_and(|e| e.to_string().contains("tile65") && e.to_string().contains("tile64")), || format!("{refused:?}"))
+}
+
+/// Tables as text come back; what is no table is refused by the name of the part.
+fn text() -> Outcome {
+    let class = |m, k, n| ShapeClass::of(GemmShape::f32(m, k, n));
+    let tuned: std::collections::BTreeMap<_, _> =
+        [(class(64, 4096, 64), GemmVariant::SplitK), (class(100, 1, 7), GemmVariant::Tile64)].into();
+    let refused: std::collections::BTreeSet<_> = [GemmVariant::Register, GemmVariant::Tile128].into();
+    for (table, want) in [
+        (GemmTable::default(), ""),
+        (GemmTable { forced: Some(GemmVariant::Cooperative), ..GemmTable::default() }, "forced cooperative"),
+        (GemmTable { tuned: tuned.clone(), ..GemmTable::default() }, "tuned 6x12x6 split_k, 7x0x3 tile64"),
+        (
+            GemmTable { forced: Some(GemmVariant::Small), refused, tuned },
+            "forced small; refused tile128, register; tuned 6x12x6 split_k, 7x0x3 tile64",
+        ),
+    ] {
+        ensure(table.to_string() == want, || format!("{table}, expected {want}"))?;
+        ensure(want.parse::<GemmTable>()? == table, || format!("{want} is read as {:?}", want.parse::<GemmTable>()))?;
+    }
+    let all = GemmTable { refused: GemmVariant::ALL.into(), ..GemmTable::default() };
+    ensure(all.to_string().parse::<GemmTable>()? == all, || all.to_string())?;
+    for (wrong, field) in [
+        ("forced", "forced"),
+        ("forced tile65", "forced"),
+        ("forced small, small", "forced"),
+        ("refused ", "refused"),
+        ("refused small,", "refused"),
+        ("tuned 6x12 small", "tuned"),
+        ("tuned 6x12x64 small", "tuned"),
+        ("tuned 6x12x-1 small", "tuned"),
+        ("tuned 1x2x3x4 small", "tuned"),
+        ("tuned 6xAx6x6 small", "tuned"),
+        ("tuned 6x12x6", "tuned"),
+        ("fastest small", "table"),
+        ("forced small; forced small", "table"),
+        ("forced small;", "table"),
+        (";", "table"),
+    ] {
+        let found = wrong.parse::<GemmTable>();
+        let named = matches!(&found, Err(layerwise::Error::Config { field: f, .. }) if *f == field);
+        ensure(named, || format!("`{wrong}`: {found:?}"))?;
+    }
+    Ok(())
 }
 
 /// The comparator of the check sees a wrong element, a missing one and a NaN.
