@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::facts::Facts;
-use super::kernels::{EIGH_JACOBI, GEMM, KERNELS, KRON_FACTOR, Kernel, Variant};
-use super::ladder::{GemmShape, GemmVariant};
+use super::kernels::{EIGH_JACOBI, GEMM, GEMM_LARGE, GEMM_WIDE, KERNELS, KRON_FACTOR, Kernel, Variant};
+use super::ladder::{GemmShape, GemmVariant, flag};
+use super::params::{Params, ViewParams};
 use super::split;
 
 /// Below this many rows or columns of a result a 64 x 64 tile would be mostly padding.
@@ -130,6 +131,22 @@ pub fn gemm(shape: GemmShape, facts: &Facts) -> Choice {
     }
     let portable = Choice { variant: GemmVariant::Tile64, reason: "all others were refused by the check" };
     candidates(shape, facts).into_iter().find(|c| usable(&c.variant)).unwrap_or(portable)
+}
+
+/// The variant for a dispatch whose place in its buffers is known: the product in 128 x 128 tiles reads four elements at once where both operands are f32, one side of
+/// each has stride 1 and a length of whole fours, and everything else that an address is made of is whole fours. Sums and their order stay the same.
+pub fn widened(variant: Variant, params: &Params) -> Variant {
+    let fours = |n: u32| n.is_multiple_of(4);
+    let side = |stride: u32, length: u32, other: u32| stride == 1 && fours(length) && fours(other);
+    let wide = |v: &ViewParams| {
+        let placed = fours(v.offset) && (fours(v.item) || v.modulo == 1);
+        placed && (side(v.col, v.cols, v.row) || side(v.row, v.rows, v.col))
+    };
+    let f32s = variant.flags & (flag::A_F16 | flag::B_F16) == 0;
+    if variant.kernel == GEMM_LARGE.name && f32s && params.views[..2].iter().all(wide) {
+        return Variant { flags: variant.flags, ..GEMM_WIDE.plain() };
+    }
+    variant
 }
 
 const SMALL_KRON: Variant = KRON_FACTOR.with(&[("T", "8u")]);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::choice;
 use super::cost;
 use super::device::{Device, Pipeline, buffer};
 use super::facts::Facts;
@@ -310,8 +311,16 @@ impl Prepared {
         let variant = first.dispatch.variant;
         match variant.joint().filter(|_| members.len() > 1) {
             None => {
-                slots.push(params(first));
-                Unit { variant, reach, slot: slots.len() - 1, table: 0..0, groups: first.dispatch.groups, flops }
+                let own = params(first);
+                slots.push(own);
+                Unit {
+                    variant: choice::widened(variant, &own),
+                    reach,
+                    slot: slots.len() - 1,
+                    table: 0..0,
+                    groups: first.dispatch.groups,
+                    flops,
+                }
             }
             Some(variant) => {
                 let (spans, groups) = joint::grid(placed, members, self.device.facts.max_workgroups);

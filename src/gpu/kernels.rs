@@ -44,6 +44,7 @@ kernels! {
     GEMM_SKINNY = "gemm_skinny" [a Read, b Read, d Read, out Write, block Read],
     GEMM_SMALL = "gemm_small" [a Read, b Read, d Read, out Write, block Read],
     GEMM_SPLIT = "gemm_split" [a Read, b Read, d Read, partial Write, block Read],
+    GEMM_WIDE = "gemm_wide" [a Read, b Read, d Read, out Write, block Read],
     KRON_FACTOR = "kron_factor" [x Read, out Write, block Read, gate Read],
     AXPBY = "axpby" [x Read, y Read, out Write, block Read, gate Read, jobs Read],
     ACTIVATION = "activation" [x Read, times Read, out Write],

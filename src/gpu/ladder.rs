@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::cooperative;
 use super::facts::Facts;
-use super::kernels::{FLAGS, GEMM, GEMM_BROADCAST, GEMM_LARGE, GEMM_REGISTER, GEMM_SKINNY, GEMM_SMALL, Variant};
+use super::kernels::{FLAGS, GEMM, GEMM_BROADCAST, GEMM_LARGE, GEMM_REGISTER, GEMM_SKINNY, GEMM_SMALL, GEMM_WIDE, Variant};
 use super::split;
 use crate::error::{Error, Result};
 use crate::tensor::ElementType::{self, F16, F32};
@@ -19,7 +19,8 @@ pub enum GemmVariant {
     Tile64,
     /// The same with 32 x 32 tiles and 64 invocations.
     Tile32,
-    /// 128 x 128 tiles, 8 x 8 elements an invocation, the next tiles loaded while the present ones are multiplied.
+    /// 128 x 128 tiles, 8 x 8 elements an invocation, the next tiles loaded while the present ones are multiplied. Operands of f32 whose strides allow it are read
+    /// four elements at once.
     Tile128,
     /// Results of at most 16 x 16: four items a workgroup of 64 invocations.
     Small,
@@ -176,7 +177,8 @@ impl GemmVariant {
             let kinds = GemmVariant::ALL.into_iter().filter(|v| !matches!(v, GemmVariant::SplitK | GemmVariant::Cooperative));
             let others = kinds.map(|v| v.rung(GemmShape::f32(8, 8, 8), &facts, flags).variant);
             let typed = others.flat_map(move |v| halves.map(|bits| Variant { flags: v.flags | bits, ..v }));
-            typed.chain(cooperative::variants().map(move |v| Variant { flags, ..v })).collect::<Vec<_>>()
+            let untyped = cooperative::variants().chain([GEMM_WIDE.plain()]);
+            typed.chain(untyped.map(move |v| Variant { flags, ..v })).collect::<Vec<_>>()
         });
         rungs.chain(split)
     }

@@ -15,6 +15,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case_host("ladder::choice", choice),
         case_host("ladder::split_choice", split_choice),
         case_host("ladder::split_scratch", split_scratch),
+        case_host("ladder::wide", wide),
         case_host("ladder::table", table),
         case_host("ladder::names", names),
         case_host("ladder::table_as_text", text),
@@ -141,6 +142,43 @@ fn split_memory(context: &Context) -> Outcome {
     };
     let (without, with) = (scratch(GemmVariant::Tile64)?, scratch(GemmVariant::SplitK)?);
     ensure(without == 0 && with > 0, || format!("{without}, {with}"))
+}
+
+/// Four elements at once only where every address is a whole four.
+fn wide() -> Outcome {
+    use layerwise::gpu::choice::widened;
+    use layerwise::gpu::{Params, ViewParams};
+    let large = |flags| GemmVariant::Tile128.rung(GemmShape::f32(8, 8, 8), &Facts::webgpu_defaults(), flags).variant;
+    let view = ViewParams { offset: 8, item: 4800, row: 60, col: 1, div: 2, modulo: 3, rows: 80, cols: 60 };
+    let taken = |a: ViewParams, b: ViewParams, flags: u16| {
+        let mut params = Params::default();
+        params.views[..2].copy_from_slice(&[a, b]);
+        let found = widened(large(flags), &params);
+        found.kernel == "gemm_wide" && found.flags == flags
+    };
+    let transposed = ViewParams { row: 1, col: 80, ..view };
+    let broadcast = ViewParams { row: 0, ..view };
+    let alone = ViewParams { item: 3, modulo: 1, ..view };
+    for good in [view, transposed, broadcast, alone] {
+        ensure(taken(good, view, 0) && taken(view, good, 4 | 128), || format!("{good:?} was not taken"))?;
+        ensure(!taken(good, view, 1) && !taken(good, view, 2), || "f16 operands were taken".into())?;
+    }
+    for bad in [
+        ViewParams { offset: 9, ..view },
+        ViewParams { item: 4801, ..view },
+        ViewParams { row: 61, ..view },
+        ViewParams { col: 2, ..view },
+        ViewParams { cols: 59, ..view },
+        ViewParams { rows: 81, ..transposed },
+        ViewParams { col: 81, ..transposed },
+        ViewParams { offset: 2, ..transposed },
+    ] {
+        ensure(!taken(bad, view, 0) && !taken(view, bad, 0), || format!("{bad:?} was taken"))?;
+    }
+    let mut params = Params::default();
+    params.views[..2].copy_from_slice(&[view, view]);
+    let other = GemmVariant::Tile64.rung(GemmShape::f32(8, 8, 8), &Facts::webgpu_defaults(), 0).variant;
+    ensure(widened(other, &params) == other, || "another kernel was replaced".into())
 }
 
 /// Forced before tuned before built-in; refused never; what does not fit is passed over.

@@ -13,6 +13,7 @@ pub(super) const ROWS: &[Row] = &[
     ("gemm", "plain", plain),
     ("gemm", "views", views),
     ("gemm", "long_inner_side", long_inner_side),
+    ("gemm", "fours", fours),
     ("gemm", "many_terms", many_terms),
     ("gemm", "large_stack", large_stack),
     ("gemm", "repeats", repeats),
@@ -103,6 +104,27 @@ fn long_inner_side(context: &Context) -> Outcome {
         for layouts in [[Dense, Transposed, Dense], [Inside, InsideTransposed, Transposed], [Dense, InsideTransposed, Inside]] {
             product(context, i, 3, shape, layouts)?;
         }
+    }
+    Ok(())
+}
+
+/// Sides of whole fours, along either of which elements may be neighbours, and some that only look like it.
+fn fours(context: &Context) -> Outcome {
+    use Layout::{Dense, Inside, InsideTransposed, Transposed};
+    for (i, shape) in
+        [(4, 4, 4), (128, 16, 128), (132, 20, 196), (64, 260, 36), (260, 64, 132), (130, 20, 136), (136, 18, 132)].into_iter().enumerate()
+    {
+        for layouts in [
+            [Dense; 3],
+            [Transposed, Transposed, Dense],
+            [Dense, Transposed, Transposed],
+            [Transposed, Dense, Inside],
+            [Inside, InsideTransposed, Dense],
+        ] {
+            product(context, i, 3, shape, layouts)?;
+        }
+        product(context, i, 6, shape, [Layout::Repeat(3, 2), Layout::Repeat(1, 3), Dense])?;
+        product(context, i, 3, shape, [Layout::Half, Dense, Dense])?;
     }
     Ok(())
 }
