@@ -17,6 +17,12 @@ use rig::operands::{half_product, plan_of, product};
 fn main() {
     let mut criterion = rig::criterion();
     for device in rig::devices() {
+        // Long: only when asked for by name.
+        #[cfg(feature = "gpu")]
+        if std::env::args().any(|a| a == "ladder") {
+            ladder(&device);
+            continue;
+        }
         let mut run = |title: &str, bound: Bound, plans: Vec<(String, Plan)>| {
             let mut group = Criterion::benchmark_group(&mut criterion, title);
             for (id, plan) in plans {
@@ -36,21 +42,61 @@ fn main() {
     criterion.final_summary();
 }
 
+/// Every variant of the products that a shape fits, side by side, in GFLOP/s: one line a shape in tabs, `ladder`, operands, shape, then the variants in the order of
+/// the line that begins with `ladder\toperands`. The built-in choice (or what `LAYERWISE_GEMM` forces) bears a star; the last column is its part of the ceiling.
+#[cfg(feature = "gpu")]
+fn ladder(device: &rig::Device) {
+    use layerwise::ElementType::{F16, F32};
+    use layerwise::gpu::{GemmShape, GemmTable, GemmVariant, choice};
+    let Some(facts) = device.context.facts() else { return };
+    let names: Vec<&str> = GemmVariant::ALL.iter().map(|v| v.name()).collect();
+    println!("ladder\toperands\tshape\t{}\tof the ceiling", names.join("\t"));
+    for element in [F32, F16] {
+        for (batch, m, k, n) in shapes() {
+            let plan = if element == F32 { product(batch, m, k, n) } else { half_product(batch, m, k, n) };
+            let shape = GemmShape { a: element, b: element, ..GemmShape::f32(m, k, n) };
+            let (chosen, bindings) = (choice::gemm(shape, facts).variant, rig::operands::bindings(&device.context, &plan));
+            let mut part = f64::NAN;
+            let mut cell = |variant: GemmVariant| {
+                if !variant.fits(shape, facts) {
+                    return "-".to_owned();
+                }
+                let forced = device.context.with_gemm_table(GemmTable { forced: Some(variant), ..GemmTable::default() });
+                let mut prepared = forced.and_then(|c| c.prepare(&plan, &bindings)).expect("the variant fits");
+                let wall = rig::glance(true, |runs| rig::time(&device.context, &mut prepared, &[0], runs));
+                let best = device.gpu_time(&mut prepared, &[0]).map_or(wall, |gpu| gpu.min(wall));
+                let (fraction, rate) = device.rate(plan.cost(None).flops, best);
+                if variant == chosen {
+                    part = fraction;
+                }
+                let digits = if rate < 10.0 { 3 } else { usize::from(rate < 1000.0) };
+                format!("{rate:.digits$}{}", if variant == chosen { "*" } else { "" })
+            };
+            let cells: Vec<String> = GemmVariant::ALL.into_iter().map(&mut cell).collect();
+            println!("ladder\t{element}\t{batch}x({m}x{k}x{n})\t{}\t{:.1} %", cells.join("\t"), 100.0 * part);
+        }
+    }
+}
+
 /// The side of the large operands of operations that are bound by bandwidth.
 fn wide() -> usize {
     rig::largest().min(2048)
 }
 
-/// Square, batched small, skinny, and the linear-representation study's shapes: 9 data items, 4 learning rates.
+/// Plans of [`shapes`].
 fn products(plan: fn(usize, usize, usize, usize) -> Plan) -> Vec<(String, Plan)> {
+    shapes().map(|(batch, m, k, n)| (format!("{batch}x({m}x{k}x{n})"), plan(batch, m, k, n))).collect()
+}
+
+/// Square, batched small, skinny, of a long inner side, and the linear-representation study's shapes: 9 data items, 4 learning rates. Batch, m, k, n.
+fn shapes() -> impl Iterator<Item = (usize, usize, usize, usize)> {
     let squares = [64, 128, 256, 512, 1024, 2048, 4096, 8192].map(|n| (1, n, n, n));
     let small = [(1024, 8, 8, 8), (256, 32, 32, 32), (64, 64, 64, 64), (16, 128, 128, 128)];
     let skinny = [1, 4, 8].into_iter().flat_map(|thin| [(1, wide(), wide(), thin), (1, thin, wide(), wide())]);
-    let tall = [(1, 64, 4096, 64), (1, wide(), 64, wide()), (1, 1024, 100, 8)];
+    let tall = [(1, 64, 4096, 64), (1, 64, 8192, 64), (8, 32, 16384, 32), (1, 256, 4096, 256), (1, wide(), 64, wide()), (1, 1024, 100, 8)];
     let study = [(9, 1024, 100, 100), (9, 32, 100, 1024), (9, 32, 1024, 100), (36, 15, 8, 1024), (36, 15, 1024, 8)];
     let shapes = squares.into_iter().chain(small).chain(skinny).chain(tall).chain(study);
-    let fits = |&(_, m, k, n): &(usize, usize, usize, usize)| m.min(k).min(n) <= rig::largest() && m * k.max(n) <= 1 << 26;
-    shapes.filter(fits).map(|(batch, m, k, n)| (format!("{batch}x({m}x{k}x{n})"), plan(batch, m, k, n))).collect()
+    shapes.filter(|&(_, m, k, n)| m.min(k).min(n) <= rig::largest() && m * k.max(n) <= 1 << 26)
 }
 
 /// `A A^T`, known to be symmetric.

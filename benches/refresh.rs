@@ -10,7 +10,9 @@ use layerwise::plan::Order;
 use layerwise::{Plan, Recorder, Shape, Value, linalg};
 use rig::Bound;
 
-const SIZES: [(usize, usize); 7] = [(36, 8), (9, 100), (64, 64), (16, 128), (1, 256), (1, 512), (1, 1024)];
+/// Batch and order. Of some orders one, and many: where the two ways to a root cross depends on both.
+const SIZES: [(usize, usize); 12] =
+    [(36, 8), (64, 32), (9, 100), (1, 64), (64, 64), (1, 96), (64, 96), (1, 128), (16, 128), (1, 256), (1, 512), (1, 1024)];
 
 fn main() {
     let mut criterion = rig::criterion();
@@ -29,10 +31,11 @@ fn main() {
 type Routine = fn(&mut Recorder, Value) -> layerwise::Result<()>;
 
 /// Name; flops by `n^3` where the operation iterates; what is recorded.
-const ROUTINES: [(&str, Option<u64>, Routine); 9] = [
+const ROUTINES: [(&str, Option<u64>, Routine); 10] = [
     ("eigh", Some(9), |r, a| linalg::eigh(r, a, Order::Ascending).map(|_| ())),
     ("inverse_root 2", Some(10), |r, a| root(r, a, 2, Method::Auto)),
     ("inverse_root 4", Some(10), |r, a| root(r, a, 4, Method::Auto)),
+    ("inverse_root 4 eigen", Some(10), |r, a| root(r, a, 4, Method::Eigen)),
     ("inverse_root 4 Newton", Some(10), |r, a| root(r, a, 4, Method::Newton)),
     ("cholesky", None, |r, a| r.cholesky(a, 1e-3, None).map(|_| ())),
     ("qr", None, |r, a| linalg::qr(r, a).map(|_| ())),

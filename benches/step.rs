@@ -27,6 +27,9 @@ fn main() {
             let mut group = criterion.benchmark_group(format!("step {list}"));
             let elements: usize = shapes.iter().map(|(m, n)| m * n).sum();
             for (name, method) in methods() {
+                if !rig::wanted(&format!("step {list}/{}/{name}", device.label)) {
+                    continue;
+                }
                 let mut optimizer = optimizer(&device.context, method, &shapes);
                 group.throughput(Throughput::Elements(elements as u64));
                 let run = |runs| {
@@ -36,7 +39,8 @@ fn main() {
                     start.elapsed()
                 };
                 if let Some(best) = device.measure(&mut group, name, run) {
-                    println!("    best: {:.2} us per step, {:.2} ns per weight", best * 1e6, best * 1e9 / elements as f64);
+                    let (time, each) = (best * 1e6, best * 1e9 / elements as f64);
+                    println!("rate\t{}\tstep {list}\t{name}\t{time:.2}\t-\t{each:.2}\tns per weight\t-", device.label);
                 }
             }
         }

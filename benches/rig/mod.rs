@@ -3,6 +3,8 @@
 //! `LAYERWISE_DEVICE` chooses: `cpu` (the default), `gpu` (any GPU, software included) or a part of an adapter's name; several by comma.
 //! `LAYERWISE_BENCH_MAX` bounds the sides of matrices; default 1024.
 //!
+//! `LAYERWISE_BENCH_QUICK=1` finds each best time in a moment, without criterion: for tables of many benches, and where time is dear.
+//!
 //! Beside criterion's lines each bench prints one in tabs: `rate`, device, group, bench, best wall time in microseconds, best time on the GPU by its own clock
 //! (`-` where it has none), rate by the smaller of them, unit, and what part of the device's ceiling that is (`-` where it has none).
 
@@ -51,6 +53,11 @@ pub(crate) fn smoke() -> bool {
 pub(crate) fn wanted(name: &str) -> bool {
     let mut parts = std::env::args().skip(1).filter(|a| !a.starts_with('-')).peekable();
     parts.peek().is_none() || parts.any(|part| name.contains(&part))
+}
+
+/// True where a moment has to be enough for each bench.
+pub(crate) fn quick() -> bool {
+    std::env::var("LAYERWISE_BENCH_QUICK").is_ok_and(|text| text == "1")
 }
 
 /// Criterion with short times: a bench is run before and after a change, in turn, rather than once for long.
@@ -152,6 +159,13 @@ impl Device {
         println!("rate\t{}\t{title}\t{id}\t{wall:.2}\t{gpu}\t{:.2}\t{unit}\t{part:.1} %", self.label, rate * 1e-9);
     }
 
+    /// What part of the ceiling so many flops in this time are, and their rate in GFLOP/s.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn rate(&self, flops: u64, seconds: f64) -> (f64, f64) {
+        let rate = flops as f64 / seconds;
+        (rate / self.gemm, rate * 1e-9)
+    }
+
     /// The best of a few runs by the GPU's clock.
     #[cfg(feature = "gpu")]
     pub(crate) fn gpu_time(&self, prepared: &mut Prepared, segments: &[usize]) -> Option<f64> {
@@ -167,6 +181,9 @@ impl Device {
 
     /// One bench of anything that does `runs` turns and says how long they took. Returns the best turn's seconds.
     pub(crate) fn measure(&self, group: &mut BenchmarkGroup<'_, WallTime>, id: &str, mut run: impl FnMut(u64) -> Duration) -> Option<f64> {
+        if quick() && !smoke() {
+            return Some(glance(self.context.is_gpu(), run));
+        }
         let best = Cell::new(f64::INFINITY);
         // On a GPU each turn is the mean of a batch with one wait at its end.
         let batch = if !self.context.is_gpu() || smoke() {
@@ -184,6 +201,17 @@ impl Device {
         });
         (best.get().is_finite() && !smoke()).then_some(best.get())
     }
+}
+
+/// The best time of a run in seconds, found in a moment: the first is for compilation and caches, one that is long is enough by itself.
+pub(crate) fn glance(gpu: bool, mut run: impl FnMut(u64) -> Duration) -> f64 {
+    run(1);
+    let once = run(1).as_secs_f64();
+    if once > 0.2 {
+        return once;
+    }
+    let runs = if gpu { between_waits(once) } else { 1 };
+    (0..5).map(|_| run(runs).as_secs_f64() / runs as f64).fold(once, f64::min)
 }
 
 /// The time of `runs` runs, with one wait at the end.

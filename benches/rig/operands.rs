@@ -49,9 +49,14 @@ pub(crate) fn uniform(stream: u64) -> impl FnMut() -> f32 {
     }
 }
 
+/// A plan with made-up operands, ready to run.
+pub(crate) fn bind(context: &Context, plan: &Plan) -> Prepared {
+    context.prepare(plan, &bindings(context, plan)).expect("every value is bound")
+}
+
 /// Binds every external and state value to made-up numbers, by its name: `block`s are hyper-parameters, a square `..root` is near the identity, a square
 /// `..spd` positive definite of condition 1e4, `..keys` are bit patterns, `..step` and Adam's moments are 0, and the rest is uniform in (-1, 1).
-pub(crate) fn bind(context: &Context, plan: &Plan) -> Prepared {
+pub(crate) fn bindings(context: &Context, plan: &Plan) -> Bindings {
     let (mut bindings, mut seen, mut uniform) = (Bindings::new(), HashSet::new(), uniform(0));
     let mut row = block_row(1e-3, RateSchedule::Constant, 1000);
     (row[block::MOMENTUM as usize], row[block::WEIGHT1 as usize], row[block::WEIGHT2 as usize]) = (0.9, 1.0, 1.0);
@@ -84,7 +89,7 @@ pub(crate) fn bind(context: &Context, plan: &Plan) -> Prepared {
         };
         bindings.bind(value, &context.upload_of(shape, info.element, &numbers).expect("room for the operands"));
     }
-    context.prepare(plan, &bindings).expect("every value is bound")
+    bindings
 }
 
 /// Eigenvalues log-spaced from 1 to 1e-4, turned by a few random reflections `I - 2 v v^T`: each costs `n^2`, so that large matrices are cheap to make.

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::facts::Facts;
-use super::kernels::{EIGH_JACOBI, GEMM, KERNELS, KRON_FACTOR, Kernel, Variant};
-use super::ladder::{GemmShape, GemmVariant};
+use super::kernels::{EIGH_JACOBI, EIGH_WHOLE, GEMM, GEMM_LARGE, GEMM_WIDE, KERNELS, KRON_FACTOR, Kernel, Variant};
+use super::ladder::{GemmShape, GemmVariant, flag};
+use super::params::{Params, ViewParams};
+use super::split;
 
 /// Below this many rows or columns of a result a 64 x 64 tile would be mostly padding.
 const SMALL: usize = 48;
@@ -45,7 +47,7 @@ impl ShapeClass {
 /// What stands above the built-in choice of matrix-product variants. Part of [`Facts`]; empty by default.
 ///
 /// Made by [`Context::tune`](crate::Context::tune) and [`Context::check_gemm`](crate::Context::check_gemm), used by
-/// [`Context::with_gemm_table`](crate::Context::with_gemm_table). With feature `serde` it can be kept and read back; entries that the device can't run are passed over.
+/// [`Context::with_gemm_table`](crate::Context::with_gemm_table). As text it can be kept and read back (`Display` and `FromStr`, or feature `serde`), and checkpoints hold it; entries that the device can't run are passed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct GemmTable {
@@ -80,6 +82,12 @@ pub fn candidates(shape: GemmShape, facts: &Facts) -> Vec<Choice> {
     let (small, large) = (shape.m.min(shape.n), shape.m.max(shape.n));
     let choice = |variant, reason| Choice { variant, reason };
     let mut list = Vec::with_capacity(4);
+    if !facts.software && split::is_worth_it(shape) {
+        list.push(choice(
+            GemmVariant::SplitK,
+            "an inner side of at least 2048 and fewer than 16 tiles: one workgroup a tile would leave the device idle",
+        ));
+    }
     list.push(choice(GemmVariant::Cooperative, "both operands are f16, and the device multiplies such fragments with f32 sums"));
     if facts.software {
         if small <= 8 {
@@ -125,11 +133,36 @@ pub fn gemm(shape: GemmShape, facts: &Facts) -> Choice {
     candidates(shape, facts).into_iter().find(|c| usable(&c.variant)).unwrap_or(portable)
 }
 
+/// The variant for a dispatch whose place in its buffers is known: the product in 128 x 128 tiles reads four elements at once where both operands are f32, one side of
+/// each has stride 1 and a length of whole fours, and everything else that an address is made of is whole fours. Sums and their order stay the same.
+pub fn widened(variant: Variant, params: &Params) -> Variant {
+    let fours = |n: u32| n.is_multiple_of(4);
+    let side = |stride: u32, length: u32, other: u32| stride == 1 && fours(length) && fours(other);
+    let wide = |v: &ViewParams| {
+        let placed = fours(v.offset) && (fours(v.item) || v.modulo == 1);
+        placed && (side(v.col, v.cols, v.row) || side(v.row, v.rows, v.col))
+    };
+    let f32s = variant.flags & (flag::A_F16 | flag::B_F16) == 0;
+    if variant.kernel == GEMM_LARGE.name && f32s && params.views[..2].iter().all(wide) {
+        return Variant { flags: variant.flags, ..GEMM_WIDE.plain() };
+    }
+    variant
+}
+
 const SMALL_KRON: Variant = KRON_FACTOR.with(&[("T", "8u")]);
 
 /// The `kron_factor` variant for a `q x q` factor, and its tile.
 pub(crate) fn kron_factor(q: usize) -> (Variant, usize) {
     if q <= SMALL { (SMALL_KRON, 32) } else { (KRON_FACTOR.plain(), 64) }
+}
+
+/// True where a `q x q` factor of `n` samples with a column of ones is a product in two stages.
+pub(crate) fn splits_factor(q: usize, n: usize, facts: &Facts) -> bool {
+    let (shape, table) = (GemmShape::f32(q, n, q), &facts.gemm);
+    match table.forced {
+        Some(variant) => variant == GemmVariant::SplitK && variant.fits(shape, facts),
+        None => !facts.software && split::is_worth_it(shape) && !table.refused.contains(&GemmVariant::SplitK),
+    }
 }
 
 /// Jacobi of a matrix of order 64 in one workgroup: one triangle of it, and its vectors.
@@ -138,15 +171,22 @@ const LARGE_JACOBI: Variant = EIGH_JACOBI.with(&[("LIMIT", "64u"), ("PAIRS", "32
 /// Workgroup memory of it: the triangle, the vectors, and two numbers and a flag of each pair.
 const LARGE_JACOBI_BYTES: u32 = 4 * (2080 + 64 * 64 + 3 * 32);
 
-/// The `eigh_jacobi` variant that diagonalises a whole matrix of order `n` beyond [`EIGH_SINGLE_MAX`](crate::plan::EIGH_SINGLE_MAX) in one workgroup, where the
+/// Beyond, the vectors stay in storage.
+const WHOLE_128: Variant = EIGH_WHOLE.with(&[("LIMIT", "128u"), ("PAIRS", "64u"), ("CELLS", "8256u")]);
+
+/// Whole matrices in one workgroup: the order up to which, bytes of workgroup memory, and the kernel. The smallest that fits is taken.
+const WHOLE: [(usize, u32, Variant); 3] =
+    [(64, LARGE_JACOBI_BYTES, LARGE_JACOBI), (96, 4 * (4656 + 3 * 48), EIGH_WHOLE.plain()), (128, 4 * (8256 + 3 * 64), WHOLE_128)];
+
+/// The kernel that diagonalises a whole matrix of order `n` beyond [`EIGH_SINGLE_MAX`](crate::plan::EIGH_SINGLE_MAX) in one workgroup, where the
 /// device has the memory for it.
 pub fn eigh(n: usize, facts: &Facts) -> Option<Variant> {
-    (n <= 64 && facts.workgroup_bytes >= LARGE_JACOBI_BYTES).then_some(LARGE_JACOBI)
+    WHOLE.iter().find(|whole| n <= whole.0 && facts.workgroup_bytes >= whole.1).map(|whole| whole.2)
 }
 
 /// Every variant that a plan can need.
 pub fn variants() -> Vec<Variant> {
     let others = KERNELS.iter().filter(|k| !k.name.starts_with(GEMM.name)).map(Kernel::plain);
     let joint = KERNELS.iter().filter_map(|k| k.plain().joint());
-    GemmVariant::variants().chain(others).chain([SMALL_KRON, LARGE_JACOBI]).chain(joint).collect()
+    GemmVariant::variants().chain(others).chain([SMALL_KRON, LARGE_JACOBI, WHOLE_128]).chain(joint).collect()
 }

@@ -26,12 +26,13 @@ fn by_kernel(dispatch: &Dispatch) -> Option<u64> {
         "cholesky_rows" => rows(0).saturating_sub(n_y + panel) * panel * panel,
         // Half of the square, two flops an element and panel column.
         "cholesky_update" => rows(0).saturating_sub(n_y + panel).pow(2) * panel,
+        "gemm_merge" => rows(2) * cols(2) * (n_w + 3),
         name if name.starts_with("gemm") => rows(3) * cols(3) * (2 * cols(0) + 2),
         "axpby" => 3 * rows(2) * cols(2),
         "eigh_load" => cols(1) * cols(1),
         "eigh_sort" => rows(2) * cols(2),
         // A sweep turns w / 2 pairs in w - 1 rounds: the symmetric half of w^2 elements by both sides and all of the vectors, 3 flops each.
-        "eigh_jacobi" => {
+        "eigh_jacobi" | "eigh_whole" => {
             let side = if n_y == 1 { cols(0) } else { pair };
             cols(0) / side * n_w * 6 * side.pow(3)
         }

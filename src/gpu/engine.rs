@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::choice;
 use super::cost;
 use super::device::{Device, Pipeline, buffer};
 use super::facts::Facts;
@@ -12,8 +13,9 @@ use super::joint::{self, Job, Placed, Reach};
 use super::kernels::{Binding, Kernel, Variant};
 use super::lowering::{Dispatch, lower};
 use super::params::{Params, SLOT};
+use super::split::PARTIAL;
 use crate::error::{Error, Result};
-use crate::plan::{Op, Plan, wave};
+use crate::plan::{Op, Plan, Segment, wave};
 use crate::tensor::{ElementType, Storage, Tensor};
 
 /// How much work a plan is for the driver.
@@ -45,6 +47,20 @@ pub fn count(plan: &Plan, facts: &Facts) -> DispatchCount {
 /// Dispatches of one operation by itself, on a device that need not be there.
 pub fn dispatches(op: &Op, facts: &Facts) -> usize {
     lower(op, facts).len()
+}
+
+/// Bytes of scratch that `prepare` allocates beside [`Plan::scratch_bytes`], for operations that take several dispatches on a device of these facts: partial products.
+/// At most 16 MiB a segment.
+pub fn scratch_bytes(plan: &Plan, facts: &Facts) -> u64 {
+    let of =
+        |segment: &Segment| partials(plan.ops()[segment.ops.clone()].iter().flat_map(|op| lower(op, facts)).collect::<Vec<_>>().iter());
+    plan.segments().iter().map(|segment| 4 * of(segment) as u64).sum()
+}
+
+/// Words of the partial products of these dispatches, which take turns.
+fn partials<'a>(dispatches: impl Iterator<Item = &'a Dispatch>) -> usize {
+    let values = dispatches.flat_map(|d| d.values.iter().flatten()).filter(|v| v.id == PARTIAL);
+    values.map(|v| v.items * v.item_stride).max().unwrap_or(0)
 }
 
 /// The values that a dispatch binds, and how.
@@ -125,6 +141,8 @@ pub(crate) struct Prepared {
     plan: Plan,
     /// By segment.
     waves: Vec<Vec<Wave>>,
+    /// By segment: partial products, and how many words.
+    partials: Vec<Option<(wgpu::Buffer, usize)>>,
     /// By segment: flops of each dispatch, in the order in which they are encoded.
     units: Vec<Vec<u64>>,
 }
@@ -136,7 +154,7 @@ pub(crate) fn units(ops: &[Op], facts: &Facts) -> Vec<u64> {
 
 impl Prepared {
     pub(crate) fn new(device: Arc<Device>, plan: Plan, tensors: &[Tensor]) -> Result<Self> {
-        let mut prepared = Prepared { device, plan, waves: Vec::new(), units: Vec::new() };
+        let mut prepared = Prepared { device, plan, waves: Vec::new(), partials: Vec::new(), units: Vec::new() };
         prepared.bind(tensors)?;
         Ok(prepared)
     }
@@ -172,18 +190,26 @@ impl Prepared {
         let mut buffers = Buffers::default();
         let (mut slots, mut jobs) = (Vec::new(), Vec::new());
         let mut segments: Vec<Vec<Vec<Unit>>> = Vec::with_capacity(self.plan.segments.len());
-        for segment in &self.plan.segments {
+        for (index, segment) in self.plan.segments.iter().enumerate() {
             let mut swapped = Cow::Borrowed(tensors);
             for &(value, other) in &segment.stand_ins {
                 swapped.to_mut()[value as usize] = tensors[other as usize].clone();
             }
-            let mut placed = Vec::new();
+            let (mut dispatches, mut flops) = (Vec::new(), Vec::new());
             for op in &self.plan.ops[segment.ops.clone()] {
-                let dispatches = lower(op, &self.device.facts);
-                let flops = cost::flops(op, &dispatches);
-                for (dispatch, flops) in dispatches.into_iter().zip(flops) {
-                    placed.push(self.place(dispatch, flops, &swapped, &mut buffers)?);
-                }
+                let list = lower(op, &self.device.facts);
+                flops.extend(cost::flops(op, &list));
+                dispatches.extend(list);
+            }
+            if self.partials.len() == index {
+                // The same for all tensors, so that binding others allocates none. A buffer of its own for each segment: one that runs in parts has others in between.
+                let words = partials(dispatches.iter());
+                let buffer = if words > 0 { Some((self.device.allocate(words, None)?, words)) } else { None };
+                self.partials.push(buffer);
+            }
+            let mut placed = Vec::with_capacity(dispatches.len());
+            for (dispatch, flops) in dispatches.into_iter().zip(flops) {
+                placed.push(self.place(dispatch, flops, &swapped, index, &mut buffers)?);
             }
             let waves = joint::join(&placed, self.device.facts.max_binding_bytes);
             let mut unit = |members: &Vec<usize>| self.unit(&placed, members, &mut slots, &mut jobs);
@@ -220,13 +246,21 @@ impl Prepared {
     }
 
     /// Finds out what a dispatch reaches, and checks that it may.
-    fn place(&self, dispatch: Dispatch, flops: u64, tensors: &[Tensor], buffers: &mut Buffers) -> Result<Placed> {
+    fn place(&self, dispatch: Dispatch, flops: u64, tensors: &[Tensor], segment: usize, buffers: &mut Buffers) -> Result<Placed> {
         let mut reach = Vec::with_capacity(dispatch.values.len());
         for value in &dispatch.values {
             let Some(value) = value else {
                 reach.push(None);
                 continue;
             };
+            if value.id == PARTIAL {
+                let buffer = self.partials[segment].as_ref();
+                reach.push(buffer.map(|(buffer, words)| {
+                    let bytes = 0..4 * *words as u64;
+                    Reach { buffer: buffers.index(buffer), touched: bytes.clone(), bytes }
+                }));
+                continue;
+            }
             let tensor = &tensors[value.id as usize];
             let start = 4 * tensor.offset as u64;
             let bytes = start..start + 4 * tensor.words() as u64;
@@ -277,8 +311,16 @@ impl Prepared {
         let variant = first.dispatch.variant;
         match variant.joint().filter(|_| members.len() > 1) {
             None => {
-                slots.push(params(first));
-                Unit { variant, reach, slot: slots.len() - 1, table: 0..0, groups: first.dispatch.groups, flops }
+                let own = params(first);
+                slots.push(own);
+                Unit {
+                    variant: choice::widened(variant, &own),
+                    reach,
+                    slot: slots.len() - 1,
+                    table: 0..0,
+                    groups: first.dispatch.groups,
+                    flops,
+                }
             }
             Some(variant) => {
                 let (spans, groups) = joint::grid(placed, members, self.device.facts.max_workgroups);

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use super::cooperative;
 use super::facts::Facts;
-use super::kernels::{FLAGS, GEMM, GEMM_BROADCAST, GEMM_LARGE, GEMM_REGISTER, GEMM_SKINNY, GEMM_SMALL, Variant};
+use super::kernels::{FLAGS, GEMM, GEMM_BROADCAST, GEMM_LARGE, GEMM_REGISTER, GEMM_SKINNY, GEMM_SMALL, GEMM_WIDE, Variant};
+use super::split;
 use crate::error::{Error, Result};
 use crate::tensor::ElementType::{self, F16, F32};
 
@@ -18,7 +19,8 @@ pub enum GemmVariant {
     Tile64,
     /// The same with 32 x 32 tiles and 64 invocations.
     Tile32,
-    /// 128 x 128 tiles, 8 x 8 elements an invocation, the next tiles loaded while the present ones are multiplied.
+    /// 128 x 128 tiles, 8 x 8 elements an invocation, the next tiles loaded while the present ones are multiplied. Operands of f32 whose strides allow it are read
+    /// four elements at once.
     Tile128,
     /// Results of at most 16 x 16: four items a workgroup of 64 invocations.
     Small,
@@ -30,6 +32,8 @@ pub enum GemmVariant {
     Broadcast,
     /// The same with 8 x 32 tiles.
     BroadcastFlat,
+    /// Two stages: partial products of runs of the inner side, then their sum. For a long inner side and few results.
+    SplitK,
     /// Cooperative matrices of 8 x 8 or 16 x 16 (tensor cores): two f16 operands, sums in f32.
     Cooperative,
 }
@@ -84,7 +88,7 @@ pub(crate) mod flag {
 
 impl GemmVariant {
     /// Every variant.
-    pub const ALL: [GemmVariant; 9] = [
+    pub const ALL: [GemmVariant; 10] = [
         GemmVariant::Tile64,
         GemmVariant::Tile32,
         GemmVariant::Tile128,
@@ -93,6 +97,7 @@ impl GemmVariant {
         GemmVariant::Register,
         GemmVariant::Broadcast,
         GemmVariant::BroadcastFlat,
+        GemmVariant::SplitK,
         GemmVariant::Cooperative,
     ];
 
@@ -107,6 +112,7 @@ impl GemmVariant {
             GemmVariant::Register => "register",
             GemmVariant::Broadcast => "broadcast",
             GemmVariant::BroadcastFlat => "broadcast_flat",
+            GemmVariant::SplitK => "split_k",
             GemmVariant::Cooperative => "cooperative",
         }
     }
@@ -117,6 +123,7 @@ impl GemmVariant {
             GemmVariant::Small => shape.m.max(shape.n) <= 16,
             GemmVariant::Skinny => shape.m.min(shape.n) <= 8,
             GemmVariant::Broadcast | GemmVariant::BroadcastFlat => facts.subgroups && facts.subgroup_lanes == 8,
+            GemmVariant::SplitK => split::fits(shape),
             GemmVariant::Cooperative => cooperative::kernel(shape, facts).is_some(),
             _ => true,
         }
@@ -132,7 +139,7 @@ impl GemmVariant {
         matches!(self, GemmVariant::Skinny)
     }
 
-    /// The kernel for a shape, with these bits of [`FLAGS`] on beside those of the operands' types.
+    /// The kernel for a shape (of [`SplitK`](GemmVariant::SplitK), that of the first stage), with these bits of [`FLAGS`] on beside those of the operands' types.
     pub fn rung(self, shape: GemmShape, facts: &Facts, flags: u16) -> Rung {
         let halves = if shape.a == F16 { flag::A_F16 } else { 0 } | if shape.b == F16 { flag::B_F16 } else { 0 };
         let flags = if self == GemmVariant::Cooperative { flags } else { flags | halves };
@@ -145,6 +152,10 @@ impl GemmVariant {
             GemmVariant::Register => (GEMM_REGISTER.plain(), 64, 64),
             GemmVariant::Broadcast => (GEMM_BROADCAST.plain(), 32, 32),
             GemmVariant::BroadcastFlat => (GEMM_BROADCAST.with(&[("ROWS", "8u")]), 8, 32),
+            GemmVariant::SplitK => {
+                let (variant, side) = split::rung(shape, flags);
+                return Rung { variant, rows: side, cols: side, items: 1 };
+            }
             // Asked for where it does not fit, the portable kernel serves.
             GemmVariant::Cooperative => {
                 cooperative::kernel(shape, facts).map_or((GEMM.plain(), 64, 64), |(variant, tile)| (variant, tile, tile))
@@ -159,14 +170,17 @@ impl GemmVariant {
         let facts = Facts::webgpu_defaults();
         let all = flag::ADD_D | flag::SYMMETRIC | flag::BLOCK | flag::GATED;
         let average = flag::IN_PLACE | flag::SYMMETRIC | flag::RUNNING_MEAN | flag::BLOCK | flag::GATE_IN_D;
-        let epilogues = (2..FLAGS.len()).map(|bit| 1 << bit).chain([0, all, average]);
+        let epilogues: Vec<u16> = (2..FLAGS.len()).map(|bit| 1 << bit).chain([0, all, average]).collect();
+        let split = split::variants(&epilogues);
         let halves = [0, flag::A_F16, flag::B_F16, flag::A_F16 | flag::B_F16];
-        epilogues.flat_map(move |flags| {
-            let kinds = GemmVariant::ALL.into_iter().filter(|v| *v != GemmVariant::Cooperative);
+        let rungs = epilogues.into_iter().flat_map(move |flags| {
+            let kinds = GemmVariant::ALL.into_iter().filter(|v| !matches!(v, GemmVariant::SplitK | GemmVariant::Cooperative));
             let others = kinds.map(|v| v.rung(GemmShape::f32(8, 8, 8), &facts, flags).variant);
             let typed = others.flat_map(move |v| halves.map(|bits| Variant { flags: v.flags | bits, ..v }));
-            typed.chain(cooperative::variants().map(move |v| Variant { flags, ..v })).collect::<Vec<_>>()
-        })
+            let untyped = cooperative::variants().chain([GEMM_WIDE.plain()]);
+            typed.chain(untyped.map(move |v| Variant { flags, ..v })).collect::<Vec<_>>()
+        });
+        rungs.chain(split)
     }
 }
 
@@ -184,7 +198,7 @@ impl FromStr for GemmVariant {
             method: "gemm",
             field: "variant",
             found: text.into(),
-            allowed: "tile64, tile32, tile128, small, skinny, register, broadcast, broadcast_flat, cooperative",
+            allowed: "tile64, tile32, tile128, small, skinny, register, broadcast, broadcast_flat, split_k, cooperative",
         })
     }
 }

@@ -9,8 +9,9 @@ use super::kernels::{
     QR_SIGNS, QUOTIENT, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOFTMAX_CROSS_ENTROPY, SOLVE_TRIANGULAR, SORT_COLUMNS,
     SPECTRAL_DIVIDE, SPECTRUM_SCALE, STANDARDISE, STANDARDISE_GRADIENT, STEP_SCALE, Variant,
 };
-use super::ladder::{GemmShape, flag};
+use super::ladder::{GemmShape, GemmVariant, flag};
 use super::params::{Params, ViewParams};
+use super::split::Split;
 use crate::plan::{
     Activation, Clock, Coef, ControlStage, DecayForm, Distribution, EIGH_PAIR, Eigh, Gemm, KronFactor, LinkForm, MomentumForm, Op, Order,
     Qr, ReduceKind, Stage, Value,
@@ -178,13 +179,18 @@ impl Builder<'_> {
         self.product([op.a, op.b, op.out], d, op.block, [op.alpha, op.beta, op.gamma], (flags, gate));
     }
 
-    /// A Kronecker factor without a column of ones: a symmetric product and a running average.
+    /// A Kronecker factor: a symmetric product and a running average. With a column of ones only in two stages.
     fn kron_factor(&mut self, op: &KronFactor) {
         #[allow(clippy::cast_precision_loss, reason = "sample counts are far below 2^24")]
         let weight = Coef::Const(op.scale / op.x.rows as f32);
         let flags = switches(&[(!op.decay.is_zero(), flag::IN_PLACE), (op.gate.is_some(), flag::GATE_IN_D)]);
         let average = flags | flag::SYMMETRIC | flag::RUNNING_MEAN;
-        self.product([op.x.t(), op.x, op.out], op.gate, op.block, [weight, op.decay, Coef::Const(0.0)], (average, 0));
+        let (operands, coefficients) = ([op.x.t(), op.x, op.out], [weight, op.decay, Coef::Const(0.0)]);
+        if op.ones {
+            self.split(operands, op.gate, op.block, coefficients, (average, 0), true);
+        } else {
+            self.product(operands, op.gate, op.block, coefficients, (average, 0));
+        }
     }
 
     /// One product by the chosen variant; transposed as a whole where that suits the variant.
@@ -198,6 +204,9 @@ impl Builder<'_> {
     ) {
         let shape = GemmShape { m: out.rows, k: a.cols, n: out.cols, a: a.element, b: b.element };
         let variant = choice::gemm(shape, self.facts).variant;
+        if variant == GemmVariant::SplitK {
+            return self.split([a, b, out], d, block, coefficients, (flags, gate), false);
+        }
         let swap = (variant.wants_few_rows() && shape.m > shape.n) || (variant.wants_few_columns() && shape.m < shape.n);
         let (a, b, d, out) = if swap { (b.t(), a.t(), d.map(Value::t), out.t()) } else { (a, b, d, out) };
         let shape = GemmShape { m: out.rows, n: out.cols, a: a.element, b: b.element, ..shape };
@@ -205,6 +214,31 @@ impl Builder<'_> {
         let rung = variant.rung(shape, self.facts, flags | switches(&[(columns, flag::BLOCK)]));
         let grid = [out.rows.div_ceil(rung.rows) * out.cols.div_ceil(rung.cols), 1, self.batch.div_ceil(rung.items)];
         self.push(rung.variant, &[Some(a), Some(b), d, Some(out), block], &coefficients, [0, gate, 0], grid);
+    }
+
+    /// One product in two stages; a stack in as many parts as go through the scratch.
+    fn split(
+        &mut self,
+        [a, b, out]: [Value; 3],
+        d: Option<Value>,
+        block: Option<Value>,
+        coefficients: [Coef; 3],
+        (flags, gate): (u16, usize),
+        ones: bool,
+    ) {
+        let halves = switches(&[(a.element == ElementType::F16, flag::A_F16), (b.element == ElementType::F16, flag::B_F16)]);
+        let columns = coefficients.iter().any(|c| matches!(c, Coef::Column { .. }));
+        let split = Split::new(self.batch, out, a.cols, (flags | switches(&[(columns, flag::BLOCK)]), halves), ones);
+        let (partial, batch) = (Some(split.partial), self.batch);
+        let gates = (d.filter(|_| flags & flag::GATE_IN_D != 0), block.filter(|_| flags & flag::GATED != 0));
+        for item in (0..batch).step_by(split.items) {
+            self.batch = split.items.min(batch - item);
+            let grid = [split.tiles, split.runs, self.batch];
+            self.push(split.first, &[Some(a), Some(b), gates.0, partial, gates.1], &[], [item, gate, split.terms], grid);
+            let grid = [(self.batch * out.rows * out.cols).div_ceil(256), 1, 1];
+            self.push(split.second, &[partial, d, Some(out), block], &coefficients, [item, gate, split.runs], grid);
+        }
+        self.batch = batch;
     }
 
     /// Workgroups of whole columns of `x`: one column where its rows are neighbours in memory, 16 where its columns are.
@@ -240,7 +274,7 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
     let batch = b.batch;
     match *op {
         Op::Gemm(op) => b.gemm(op),
-        Op::KronFactor(op) if !op.ones => b.kron_factor(&op),
+        Op::KronFactor(op) if !op.ones || choice::splits_factor(op.out.rows, op.x.rows, facts) => b.kron_factor(&op),
         Op::KronFactor(op) => {
             let (variant, tile) = choice::kron_factor(op.out.rows);
             let side = op.out.rows.div_ceil(tile);

@@ -13,6 +13,8 @@ pub mod kernels;
 mod ladder;
 mod lowering;
 mod params;
+mod split;
+mod table;
 mod tune;
 
 pub use choice::{GemmTable, ShapeClass, variants};
@@ -20,7 +22,7 @@ pub use device::adapters;
 pub(crate) use device::{Device, Wanted};
 pub use engine::DispatchCount;
 pub(crate) use engine::{Prepared, units};
-pub use engine::{count, dispatches};
+pub use engine::{count, dispatches, scratch_bytes};
 pub use facts::{Facts, experimental_features, required_features, required_limits};
 pub use joint::Job;
 pub use ladder::{GemmShape, GemmVariant, Rung};

@@ -21,7 +21,9 @@ pub enum Ridge {
 pub enum Method {
     /// [`Eigen`](Method::Eigen) where one workgroup holds a matrix (n up to 44), [`Newton`](Method::Newton) beyond. A function of the shape alone, but
     /// in an [`Optimizer`](crate::optim::Optimizer) on the CPU path, which takes eigenvalues at every order: from n = 100 on they take less time than
-    /// Newton on well-conditioned matrices and a fraction of it on others (docs/accuracy.md in the repository).
+    /// Newton on well-conditioned matrices and a fraction of it on others (docs/accuracy.md in the repository). A plan knows no device, and results must not depend on
+    /// the batch: so the bound is a constant, whatever a device's workgroup holds. `cargo bench --bench refresh -- 'inverse_root 4'` times both ways by batch and order
+    /// on one's own device; whoever finds the other one faster there asks for it by name.
     #[default]
     Auto,
     /// Eigenvalues, clamped at 0 before the ridge is added. f64 inside on the CPU path.

@@ -76,6 +76,7 @@ impl Optimizer {
     ///               gathered   gradients taken in since the last step
     ///               refresh    with a frame budget, where refreshes wait: a number for its division of the work, units done of the first, and
     ///                          GROUP.BUCKET of each; while one is half done the file has tensors P.ROLE_snapshot
+    ///               gemm       on a GPU whose table of matrix-product variants is not empty: the table as text, see `recorded_gemm_table`
     ///               method.P   Sgd, Adam, AdamW, Soap, EigenvalueCorrectedShampoo(accumulation), Muon(accumulation),
     ///                          Kfac(start of its statistics, scale of its output gradients[, Eigen]), Foof(start of its statistics), NaturalGradient,
     ///                          or Shampoo(accumulation, graft, root of matrices, root of vectors)
@@ -105,7 +106,7 @@ impl Optimizer {
 
     /// Takes over the state in `bytes`, as [`state_bytes`](Self::state_bytes) made it, without blocking this thread.
     ///
-    /// With the same weights, settings and stacks the run goes on bit by bit as if it had not been interrupted. What the device owns (counters, bias
+    /// With the same weights, settings, stacks and table of matrix-product variants (another one is warned of in the log) the run goes on bit by bit as if it had not been interrupted. What the device owns (counters, bias
     /// corrections, raised ridges, health) comes from `bytes`; *hyper-parameters stay those of this optimizer*, also where
     /// [`set_learning_rate`](Self::set_learning_rate) changed them, so that a run can resume with other ones. (PyTorch's `load_state_dict` restores them
     /// instead.) Parameters may be grouped and stacked otherwise than in the saved run; their names, shapes and methods have to be the same. Buckets
@@ -192,6 +193,8 @@ impl Optimizer {
         facts.extend([("format", FORMAT), ("version", VERSION)].map(|(key, value)| (key.into(), value.into())));
         facts.insert("steps".into(), self.step.to_string());
         facts.insert("gathered".into(), self.gathering.taken.to_string());
+        #[cfg(feature = "gpu")]
+        facts.extend(self.gemm_fact());
         facts.extend(self.refresh_fact().map(|fact| ("refresh".into(), fact)));
         let sum = checksum(&facts, parts.iter().map(|(key, part)| (key.as_str(), part.shape(), part.data())));
         facts.insert("checksum".into(), sum);
@@ -207,9 +210,7 @@ impl Optimizer {
         let file = SafeTensors::deserialize(bytes).map_err(parse)?;
         let facts: Facts = header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
         let fact = |key: &str| facts.get(key).map_or("", String::as_str);
-        if fact("format") != FORMAT {
-            return Err(unreadable(format!("`format` is `{}`, expected `{FORMAT}`", fact("format"))));
-        }
+        Self::check_format(&facts).map_err(unreadable)?;
         let mut mismatches = Vec::new();
         if fact("version") != VERSION {
             mismatches.push(format!("`version` is `{}`, this release reads `{VERSION}`", fact("version")));
@@ -231,6 +232,8 @@ impl Optimizer {
         if gathered.is_none() {
             mismatches.push(format!("`gathered` is `{}`, expected fewer than the {every} gradients of a step", fact("gathered")));
         }
+        #[cfg(feature = "gpu")]
+        self.compare_gemm(&facts, &mut mismatches);
         self.compare_methods(&facts, &mut mismatches);
         self.compare_tensors(&facts, &file, &mut mismatches);
         match (steps, gathered) {
@@ -241,6 +244,12 @@ impl Optimizer {
             }
             _ => Err(Error::Checkpoint { mismatches }),
         }
+    }
+
+    /// Tells a file of another kind.
+    pub(super) fn check_format(facts: &Facts) -> std::result::Result<(), String> {
+        let found = facts.get("format").map_or("", String::as_str);
+        if found == FORMAT { Ok(()) } else { Err(format!("`format` is `{found}`, expected `{FORMAT}`")) }
     }
 
     /// Lists parameters that only one side has, and those with another method.

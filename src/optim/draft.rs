@@ -78,7 +78,11 @@ impl Draft {
         if let Some(budget) = builder.frame_budget {
             drafts.iter_mut().for_each(|group| group.cut(&builder.context, &mut plan, budget));
         }
-        let mut memory = MemoryReport { scratch: plan.scratch_bytes(), ..MemoryReport::default() };
+        #[cfg(feature = "gpu")]
+        let partials = builder.context.facts().map_or(0, |facts| crate::gpu::scratch_bytes(&plan, facts));
+        #[cfg(not(feature = "gpu"))]
+        let partials = 0;
+        let mut memory = MemoryReport { scratch: plan.scratch_bytes() + partials, ..MemoryReport::default() };
         for group in &drafts {
             memory.add(Kind::Block, group.rates.shape());
             group.kept.iter().chain(&group.snapshots).for_each(|k| memory.add(k.kind, k.value.shape()));

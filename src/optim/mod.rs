@@ -64,6 +64,8 @@ mod natural_gradient;
 mod optimizer;
 mod parameter;
 mod rebind;
+#[cfg(all(feature = "checkpoint", feature = "gpu"))]
+mod recorded;
 mod refresh;
 mod routing;
 mod schedule;

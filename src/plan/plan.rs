@@ -72,7 +72,7 @@ impl Plan {
         Plan { segments, ..self.clone() }
     }
 
-    /// Bytes that `prepare` will allocate for scratch values.
+    /// Bytes that `prepare` will allocate for scratch values. Some devices take a little more, up to 16 MiB a segment: `gpu::scratch_bytes` tells.
     pub fn scratch_bytes(&self) -> u64 {
         self.values.iter().filter(|v| v.role == Role::Scratch).map(|v| 4 * v.element.words(v.shape) as u64).sum()
     }

@@ -13,6 +13,9 @@ pub(super) const ROWS: &[Row] = &[
     ("gemm", "plain", plain),
     ("gemm", "views", views),
     ("gemm", "long_inner_side", long_inner_side),
+    ("gemm", "fours", fours),
+    ("gemm", "many_terms", many_terms),
+    ("gemm", "large_stack", large_stack),
     ("gemm", "repeats", repeats),
     ("gemm", "broadcast_rows", broadcast_rows),
     ("gemm", "half", half),
@@ -103,6 +106,64 @@ fn long_inner_side(context: &Context) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Sides of whole fours, along either of which elements may be neighbours, and some that only look like it.
+fn fours(context: &Context) -> Outcome {
+    use Layout::{Dense, Inside, InsideTransposed, Transposed};
+    for (i, shape) in
+        [(4, 4, 4), (128, 16, 128), (132, 20, 196), (64, 260, 36), (260, 64, 132), (130, 20, 136), (136, 18, 132)].into_iter().enumerate()
+    {
+        for layouts in [
+            [Dense; 3],
+            [Transposed, Transposed, Dense],
+            [Dense, Transposed, Transposed],
+            [Transposed, Dense, Inside],
+            [Inside, InsideTransposed, Dense],
+        ] {
+            product(context, i, 3, shape, layouts)?;
+        }
+        product(context, i, 6, shape, [Layout::Repeat(3, 2), Layout::Repeat(1, 3), Dense])?;
+        product(context, i, 3, shape, [Layout::Half, Dense, Dense])?;
+    }
+    Ok(())
+}
+
+/// Inner sides of up to sixteen runs, the last one short or whole.
+fn many_terms(context: &Context) -> Outcome {
+    use Layout::{Dense, Half, Inside, InsideTransposed, Transposed};
+    for (i, shape) in [(33, 5000, 17), (1, 4097, 1), (70, 2100, 50), (3, 20000, 65), (64, 2048, 1)].into_iter().enumerate() {
+        for layouts in [[Dense; 3], [Transposed, Inside, InsideTransposed], [Half, Half, Dense]] {
+            product(context, i, 2, shape, layouts)?;
+        }
+    }
+    Ok(())
+}
+
+/// Results that are more than one scratch of partial products: each item finds its own operands, coefficients and gate.
+fn large_stack(context: &Context) -> Outcome {
+    let (batch, m, k) = (40, 256, 20);
+    let mut s = Stage::new(context, 3);
+    let a = s.operand("a", [batch, m, k], Layout::Dense)?;
+    let b = s.operand("b", [batch, k, m], Layout::Repeat(2, batch / 8))?;
+    let rows: Vec<Mat> = (0..batch).map(|i| Mat::from_fn(1, 2, |_, c| [i as f64 - 20.0, f64::from(u8::from(i % 3 != 1))][c])).collect();
+    let block = s.given("block", batch, &rows, Layout::Dense)?;
+    let old: Vec<Mat> = (0..batch).map(|i| Mat::from_fn(m, m, |r, c| ((i + r + 3 * c) % 11) as f64 - 5.0)).collect();
+    let out = s.updated("out", &old, Layout::Dense)?;
+    s.recorder.record(Gemm {
+        d: Some(out.view),
+        alpha: Coef::column(0),
+        beta: Coef::Const(0.5),
+        block: Some(block.view),
+        gate: Some(1),
+        ..Gemm::new(a.view, b.view, out.view)
+    })?;
+    let item = |i: usize| {
+        let terms = Terms { alpha: rows[i].data[0], beta: 0.5, gamma: 0.0 };
+        if i % 3 == 1 { (old[i].clone(), Mat::zeros(m, m)) } else { expected(&a.items[i], &b.items[i], Some(&old[i]), &terms) }
+    };
+    let (want, size): (Vec<_>, Vec<_>) = (0..batch).map(item).unzip();
+    s.run(1)?.expect_within(&out, &want, &size, Tol::gemm(k))
 }
 
 fn repeats(context: &Context) -> Outcome {
@@ -342,6 +403,8 @@ fn running_average(context: &Context) -> Outcome {
         (130, 9, false, Layout::Transposed),
         (67, 7, true, Layout::InsideTransposed),
         (20, 300, false, Layout::Dense),
+        (2500, 9, true, Layout::Dense),
+        (2049, 70, true, Layout::InsideTransposed),
     ] {
         for column in [false, true] {
             let mut s = Stage::new(context, n);

@@ -277,6 +277,63 @@ fn forgeries(ctx: &Context) -> Outcome {
     Ok(())
 }
 
+/// A context's table goes with the state, comes back, and does not keep others from loading it.
+#[cfg(feature = "gpu")]
+fn gemm_table(ctx: &Context) -> Outcome {
+    use layerwise::gpu::{GemmShape, GemmTable, GemmVariant, ShapeClass};
+    let layer = Layer::new(ctx, 1, 2, 3, 1)?;
+    let plain = optimizer(ctx, single(Adam::default(), &layer))?.state_bytes_blocking()?;
+    let table = GemmTable {
+        refused: [GemmVariant::Small, GemmVariant::Register].into(),
+        tuned: [((3, 3, 3), GemmVariant::Tile32), ((300, 5000, 4), GemmVariant::SplitK)]
+            .map(|((m, k, n), v)| (ShapeClass::of(GemmShape::f32(m, k, n)), v))
+            .into(),
+        ..GemmTable::default()
+    };
+    let tuned = ctx.with_gemm_table(table.clone())?;
+    let mut first = optimizer(&tuned, single(Adam::default(), &layer))?;
+    first.step()?;
+    let bytes = first.state_bytes_blocking()?;
+    ensure(Optimizer::recorded_gemm_table(&bytes)?.as_ref() == Some(&table), || "the table is not what was saved".into())?;
+    ensure(content(&bytes)?.1.contains_key("gemm") && !content(&plain)?.1.contains_key("gemm"), || "which files have the entry".into())?;
+    ensure(Optimizer::recorded_gemm_table(&plain)?.is_none(), || "a table where none was saved".into())?;
+    // From and to contexts with and without tables, and the CPU path.
+    let mut second = optimizer(ctx, single(Adam::default(), &layer))?;
+    second.from_state_bytes_blocking(&bytes)?;
+    ensure(second.steps() == 1, || "the state was not taken".into())?;
+    first.from_state_bytes_blocking(&plain)?;
+    let other = Layer::new(&Context::cpu(), 1, 2, 3, 1)?;
+    optimizer(other.weight.context(), single(Adam::default(), &other))?.from_state_bytes_blocking(&bytes)?;
+
+    for damaged in
+        ["tuned", "tuned 6x12 tile64", "refused small, tile65", "forced small, small", "forced small; forced small", "nonsense 3"]
+    {
+        let change = |key: &str, value: &mut String| {
+            if key == "gemm" {
+                damaged.clone_into(value);
+            }
+        };
+        let bytes = forged(&bytes, change, |_, _, x| x)?;
+        let found = mismatches(Optimizer::recorded_gemm_table(&bytes).map(|_| ()))?;
+        let loaded = mismatches(second.from_state_bytes_blocking(&bytes))?;
+        let says = format!("`gemm` is `{damaged}`");
+        ensure(found.len() == 1 && found[0].contains(&says), || format!("{found:?}"))?;
+        ensure(loaded.iter().any(|m| m.contains(&says)), || format!("{loaded:?}"))?;
+    }
+    let cut = mismatches(Optimizer::recorded_gemm_table(&bytes[..20]).map(|_| ()))?;
+    ensure(cut[0].contains("safetensors"), || format!("{cut:?}"))?;
+    let foreign = forged(
+        &bytes,
+        |key, value| {
+            if key == "format" {
+                "pt".clone_into(value)
+            }
+        },
+        |_, _, x| x,
+    )?;
+    ensure(mismatches(Optimizer::recorded_gemm_table(&foreign).map(|_| ()))?[0].contains("`format` is `pt`"), || "another's file".into())
+}
+
 /// The next of a stream of random words (splitmix64).
 fn next(state: &mut u64) -> usize {
     *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -375,6 +432,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case("optimizers::checkpoint::without_blocking", without_blocking),
         case("optimizers::checkpoint::settings_stay", settings_stay),
         case("optimizers::checkpoint::everything_that_differs", everything_that_differs),
+        #[cfg(feature = "gpu")]
+        crate::case::case_gpu("optimizers::checkpoint::gemm_table", gemm_table),
         case_cpu("optimizers::checkpoint::layout", layout),
         case_cpu("optimizers::checkpoint::forgeries", forgeries),
         case_cpu("optimizers::checkpoint::hostile", hostile),
