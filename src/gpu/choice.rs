@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::facts::Facts;
 use super::kernels::{EIGH_JACOBI, GEMM, KERNELS, KRON_FACTOR, Kernel, Variant};
 use super::ladder::{GemmShape, GemmVariant};
+use super::quads;
 
 /// Below this many rows or columns of a result a 64 x 64 tile would be mostly padding.
 const SMALL: usize = 48;
@@ -148,5 +149,5 @@ pub fn eigh(n: usize, facts: &Facts) -> Option<Variant> {
 pub fn variants() -> Vec<Variant> {
     let others = KERNELS.iter().filter(|k| !k.name.starts_with(GEMM.name)).map(Kernel::plain);
     let joint = KERNELS.iter().filter_map(|k| k.plain().joint());
-    GemmVariant::variants().chain(others).chain([SMALL_KRON, LARGE_JACOBI]).chain(joint).collect()
+    GemmVariant::variants().chain(others).chain([SMALL_KRON, LARGE_JACOBI]).chain(joint).chain(quads::runs()).collect()
 }
