@@ -1,7 +1,7 @@
 // m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; w <- w - lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + eps)
 // w, g, m, v, v_max [m, n] any strides, block [1, WIDTH] per item. n.y bits: decay 1 decoupled, 2 cautious; 4 NAdam, 8 AMSGrad.
-// One invocation an element; elements of all items in one flat index, strided over the grid.
-// Preconditions: w, m, v and v_max (v where unused) are buffers of their own. Items with gate 0 are left alone.
+// p.column.w invocations a run of n.w elements, n.z runs an item; runs of all items in one flat index, strided over the grid.
+// Preconditions: DENSE: each operand's item is one run; QUAD 4: and starts at a multiple of 4. w, m, v and v_max (v where unused) are buffers of their own. Items with gate 0 are left alone.
 // Source: torch.optim.Adam and AdamW; optax.nadamw; Chen and others 2025 for cautious decay.
 const BETA1: u32 = 7u;
 const ONE_MINUS_BETA1: u32 = 8u;
@@ -17,6 +17,10 @@ const DECOUPLED: u32 = 1u;
 const CAUTIOUS: u32 = 2u;
 const NESTEROV: u32 = 4u;
 const AMSGRAD: u32 = 8u;
+alias REAL = f32;
+alias BITS = u32;
+const QUAD: u32 = 1u;
+const DENSE: bool = false;
 const JOINT: bool = false;
 // end of tunables
 const WIDTH: u32 = 256u;
@@ -26,21 +30,22 @@ struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: ve
 struct Job { params: Params, span: vec4<u32> }
 
 @group(0) @binding(0) var<uniform> own: Params;
-@group(0) @binding(1) var<storage, read> g: array<f32>;
+@group(0) @binding(1) var<storage, read> g: array<REAL>;
 @group(0) @binding(2) var<storage, read> block: array<f32>;
-@group(0) @binding(3) var<storage, read_write> m: array<f32>;
-@group(0) @binding(4) var<storage, read_write> v: array<f32>;
-@group(0) @binding(5) var<storage, read_write> v_max: array<f32>;
-@group(0) @binding(6) var<storage, read_write> w: array<f32>;
+@group(0) @binding(3) var<storage, read_write> m: array<REAL>;
+@group(0) @binding(4) var<storage, read_write> v: array<REAL>;
+@group(0) @binding(5) var<storage, read_write> v_max: array<REAL>;
+@group(0) @binding(6) var<storage, read_write> w: array<REAL>;
 @group(0) @binding(7) var<storage, read> jobs: array<Job>;
 
 var<private> p: Params;
 
-// Sets p; the first unit of this invocation and the distance to its next one.
+// Sets p; the first run of this invocation and the distance to its next one.
 fn start(group: vec3<u32>, groups: vec3<u32>, lane: u32) -> vec2<u32> {
     if (!JOINT) {
         p = own;
-        return vec2<u32>(group.x * WIDTH + lane, groups.x * WIDTH);
+        let runs = WIDTH / p.column.w;
+        return vec2<u32>(group.x * runs + lane / p.column.w, groups.x * runs);
     }
     let mine = group.y * groups.x + group.x;
     var low = 0u;
@@ -52,51 +57,65 @@ fn start(group: vec3<u32>, groups: vec3<u32>, lane: u32) -> vec2<u32> {
     }
     p = jobs[low].params;
     let within = mine - jobs[low].span.x;
-    return vec2<u32>(select(NOWHERE, within * WIDTH + lane, within < jobs[low].span.y), jobs[low].span.y * WIDTH);
+    let runs = WIDTH / p.column.w;
+    return vec2<u32>(select(NOWHERE, within * runs + lane / p.column.w, within < jobs[low].span.y), jobs[low].span.y * runs);
 }
 
 fn item_offset(v: u32, b: u32) -> u32 {
     return p.views[v].offset + (b / p.views[v].div) % p.views[v].modulo * p.views[v].item;
 }
 
+// Where element i of an item lies.
+fn place(v: u32, start: u32, i: u32) -> u32 {
+    if (DENSE) { return (start + i) / QUAD; }
+    return start + i / p.views[5].cols * p.views[v].row + i % p.views[5].cols * p.views[v].col;
+}
+
 @compute @workgroup_size(256)
 fn adam_update(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let first = start(group, groups, lane);
-    let cols = p.views[5].cols;
-    let area = p.views[5].rows * cols;
-    for (var i = first.x; i < p.n.x * area; i += first.y) {
-        let item = i / area;
+    for (var run = first.x; run < p.n.x * p.n.z; run += first.y) {
+        let item = run / p.n.z;
         let row = item_offset(1u, item);
         if (block[row + GATE] == 0.0) { continue; }
-        let r = i % area / cols;
-        let c = i % cols;
-        let at = item_offset(5u, item) + r * p.views[5].row + c * p.views[5].col;
-        let m_at = item_offset(2u, item) + r * p.views[2].row + c * p.views[2].col;
-        let v_at = item_offset(3u, item) + r * p.views[3].row + c * p.views[3].col;
+        let starts = array<u32, 6>(item_offset(0u, item), 0u, item_offset(2u, item), item_offset(3u, item), item_offset(4u, item), item_offset(5u, item));
         let rate = block[row + CURRENT_RATE];
-        var weight = w[at];
-        var gradient = g[item_offset(0u, item) + r * p.views[0].row + c * p.views[0].col];
         let decay = block[row + WEIGHT_DECAY];
-        if ((p.n.y & (DECOUPLED | CAUTIOUS)) == 0u) { gradient += decay * weight; }
-        let moment = block[row + BETA1] * m[m_at] + block[row + ONE_MINUS_BETA1] * gradient;
-        let second = block[row + BETA2] * v[v_at] + block[row + ONE_MINUS_BETA2] * gradient * gradient;
-        m[m_at] = moment;
-        v[v_at] = second;
-        var largest = second;
-        if ((p.n.y & AMSGRAD) != 0u) {
-            let x_at = item_offset(4u, item) + r * p.views[4].row + c * p.views[4].col;
-            largest = max(v_max[x_at], second);
-            v_max[x_at] = largest;
+        let beta1 = block[row + BETA1];
+        let fresh1 = block[row + ONE_MINUS_BETA1];
+        let beta2 = block[row + BETA2];
+        let fresh2 = block[row + ONE_MINUS_BETA2];
+        let weight1 = block[row + WEIGHT1];
+        let root2 = sqrt(block[row + WEIGHT2]);
+        let epsilon = block[row + EPSILON];
+        let ahead = beta1 * weight1 + fresh1;
+        let begin = run % p.n.z * p.n.w;
+        let end = min(begin + p.n.w, p.views[5].rows * p.views[5].cols);
+        for (var i = begin + lane % p.column.w * QUAD; i < end; i += p.column.w * QUAD) {
+            let at = place(5u, starts[5], i);
+            let m_at = place(2u, starts[2], i);
+            let v_at = place(3u, starts[3], i);
+            let old = w[at];
+            var weight = old;
+            var gradient = g[place(0u, starts[0], i)];
+            if ((p.n.y & (DECOUPLED | CAUTIOUS)) == 0u) { gradient += decay * weight; }
+            let moment = beta1 * m[m_at] + fresh1 * gradient;
+            let second = beta2 * v[v_at] + fresh2 * gradient * gradient;
+            m[m_at] = moment;
+            v[v_at] = second;
+            var largest = second;
+            if ((p.n.y & AMSGRAD) != 0u) {
+                let x_at = place(4u, starts[4], i);
+                largest = max(v_max[x_at], second);
+                v_max[x_at] = largest;
+            }
+            let denominator = sqrt(largest) / root2 + epsilon;
+            var step = rate / weight1 * moment;
+            if ((p.n.y & NESTEROV) != 0u) { step = rate * (beta1 * moment / ahead + fresh1 * gradient / weight1); }
+            if ((p.n.y & DECOUPLED) != 0u) { weight *= 1.0 - rate * decay; }
+            if ((p.n.y & CAUTIOUS) != 0u) { weight = select(weight, weight * (1.0 - rate * decay), step * weight >= REAL(0.0)); }
+            let next = weight - step / denominator;
+            w[at] = select(old, next, (bitcast<BITS>(next) & BITS(0x7fffffffu)) < BITS(0x7f800000u));
         }
-        let denominator = sqrt(largest) / sqrt(block[row + WEIGHT2]) + block[row + EPSILON];
-        var step = rate / block[row + WEIGHT1] * moment;
-        if ((p.n.y & NESTEROV) != 0u) {
-            let next = block[row + BETA1] * block[row + WEIGHT1] + block[row + ONE_MINUS_BETA1];
-            step = rate * (block[row + BETA1] * moment / next + block[row + ONE_MINUS_BETA1] * gradient / block[row + WEIGHT1]);
-        }
-        let shrinks = (p.n.y & DECOUPLED) != 0u || ((p.n.y & CAUTIOUS) != 0u && step * weight >= 0.0);
-        if (shrinks) { weight *= 1.0 - rate * decay; }
-        let next = weight - step / denominator;
-        if ((bitcast<u32>(next) & 0x7fffffffu) < 0x7f800000u) { w[at] = next; }
     }
 }

@@ -1,7 +1,7 @@
 // out[item, run] = scale * (sum x^2 | sum x_ii | sum x y | max |x| | max |x - I| | sum x) over a run of an item's elements
 // x and y [m, n] per item, any strides; out [1, n.z] per item. n.y: 0 sum_sq, 1 trace, 2 dot, 3 max_abs, 4 identity_gap, 5 sum; n.z runs of n.w; coef.x = scale.
 // One workgroup a run (strided): strided partial sums, then a tree; the order depends on the item's shape alone.
-// Preconditions: none. The maxima are NaN where any element is.
+// Preconditions: DENSE: an item of x and of y is one run. The maxima are NaN where any element is.
 // Source: none.
 const SUM_SQ: u32 = 0u;
 const TRACE: u32 = 1u;
@@ -9,6 +9,8 @@ const DOT: u32 = 2u;
 const MAX_ABS: u32 = 3u;
 const IDENTITY_GAP: u32 = 4u;
 const SUM: u32 = 5u;
+const DENSE: bool = false;
+// end of tunables
 struct View { offset: u32, item: u32, row: u32, col: u32, div: u32, modulo: u32, rows: u32, cols: u32 }
 struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: vec4<u32> }
 
@@ -21,6 +23,12 @@ var<workgroup> partial: array<f32, 256>;
 
 fn item_offset(v: u32, b: u32) -> u32 {
     return p.views[v].offset + (b / p.views[v].div) % p.views[v].modulo * p.views[v].item;
+}
+
+// Where element i of an item lies.
+fn place(v: u32, start: u32, i: u32) -> u32 {
+    if (DENSE) { return start + i; }
+    return start + i / p.views[0].cols * p.views[v].row + i % p.views[0].cols * p.views[v].col;
 }
 
 // Magnitudes compare as their bits do, and every NaN lies above infinity: a maximum of bits keeps NaN, which `max` need not.
@@ -48,9 +56,9 @@ fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
                 sum += x[x_item + i * (p.views[0].row + p.views[0].col)];
                 continue;
             }
-            let value = x[x_item + i / cols * p.views[0].row + i % cols * p.views[0].col];
+            let value = x[place(0u, x_item, i)];
             if (p.n.y == SUM_SQ) { sum += value * value; }
-            if (p.n.y == DOT) { sum += value * y[y_item + i / cols * p.views[1].row + i % cols * p.views[1].col]; }
+            if (p.n.y == DOT) { sum += value * y[place(1u, y_item, i)]; }
             if (p.n.y == IDENTITY_GAP) { sum = larger(sum, value - select(0.0, 1.0, i / cols == i % cols)); }
             if (p.n.y == MAX_ABS) { sum = larger(sum, value); }
             if (p.n.y == SUM) { sum += value; }

@@ -6,7 +6,7 @@ use super::facts::Facts;
 use super::kernels::{EIGH_JACOBI, EIGH_WHOLE, GEMM, GEMM_LARGE, GEMM_WIDE, KERNELS, KRON_FACTOR, Kernel, Variant};
 use super::ladder::{GemmShape, GemmVariant, flag};
 use super::params::{Params, ViewParams};
-use super::split;
+use super::{quads, split};
 
 /// Below this many rows or columns of a result a 64 x 64 tile would be mostly padding.
 const SMALL: usize = 48;
@@ -188,5 +188,5 @@ pub fn eigh(n: usize, facts: &Facts) -> Option<Variant> {
 pub fn variants() -> Vec<Variant> {
     let others = KERNELS.iter().filter(|k| !k.name.starts_with(GEMM.name)).map(Kernel::plain);
     let joint = KERNELS.iter().filter_map(|k| k.plain().joint());
-    GemmVariant::variants().chain(others).chain([SMALL_KRON, LARGE_JACOBI, WHOLE_128]).chain(joint).collect()
+    GemmVariant::variants().chain(others).chain([SMALL_KRON, LARGE_JACOBI, WHOLE_128]).chain(joint).chain(quads::runs()).collect()
 }

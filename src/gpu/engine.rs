@@ -13,6 +13,7 @@ use super::joint::{self, Job, Placed, Reach};
 use super::kernels::{Binding, Kernel, Variant};
 use super::lowering::{Dispatch, lower};
 use super::params::{Params, SLOT};
+use super::quads;
 use super::split::PARTIAL;
 use crate::error::{Error, Result};
 use crate::plan::{Op, Plan, Segment, wave};
@@ -308,24 +309,23 @@ impl Prepared {
             params
         };
         let flops = members.iter().map(|&i| placed[i].flops).fold(0, u64::saturating_add);
-        let variant = first.dispatch.variant;
+        let all: Vec<Params> = members.iter().map(|&i| params(&placed[i])).collect();
+        let common = members.iter().map(|&i| placed[i].dispatch.variant).fold(first.dispatch.variant, quads::meet);
+        let fours = quads::bindings(common);
+        let by_fours = reach.iter().enumerate().filter(|(b, _)| fours >> b & 1 == 1).all(|(b, reach)| {
+            reach.as_ref().is_none_or(|(_, bytes)| bytes.end - bytes.start >= 16) && all.iter().all(|p| p.views[b].offset.is_multiple_of(4))
+        });
+        let variant = if by_fours { common } else { quads::by_element(common) };
         match variant.joint().filter(|_| members.len() > 1) {
             None => {
-                let own = params(first);
-                slots.push(own);
-                Unit {
-                    variant: choice::widened(variant, &own),
-                    reach,
-                    slot: slots.len() - 1,
-                    table: 0..0,
-                    groups: first.dispatch.groups,
-                    flops,
-                }
+                let variant = choice::widened(variant, &all[0]);
+                slots.extend(all);
+                Unit { variant, reach, slot: slots.len() - 1, table: 0..0, groups: first.dispatch.groups, flops }
             }
             Some(variant) => {
                 let (spans, groups) = joint::grid(placed, members, self.device.facts.max_workgroups);
                 let start = jobs.len();
-                jobs.extend(members.iter().zip(spans).map(|(&i, span)| Job { params: params(&placed[i]), span }));
+                jobs.extend(all.into_iter().zip(spans).map(|(params, span)| Job { params, span }));
                 Unit { variant, reach, slot: 0, table: start..jobs.len(), groups, flops }
             }
         }

@@ -11,6 +11,7 @@ use bytemuck::{Pod, Zeroable};
 use super::kernels::{Binding, Kernel, Variant};
 use super::lowering::Dispatch;
 use super::params::Params;
+use super::quads;
 use crate::plan::wave::{Touch, WHOLE, waves};
 
 /// What a binding of a dispatch reaches: a buffer, by its number, and the bytes of it.
@@ -73,7 +74,7 @@ pub(crate) fn join(placed: &[Placed], max_binding_bytes: u64) -> Vec<Vec<Vec<usi
             units.push(vec![i]);
             continue;
         }
-        let key = (dispatch.variant, placed[i].reach.iter().map(|r| r.as_ref().map(|r| r.buffer)).collect());
+        let key = (quads::family(dispatch.variant), placed[i].reach.iter().map(|r| r.as_ref().map(|r| r.buffer)).collect());
         match open.get(&key) {
             Some(&unit) if fits(placed, &units[unit], i, max_binding_bytes) => units[unit].push(i),
             _ => {

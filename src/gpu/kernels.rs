@@ -40,6 +40,7 @@ kernels! {
     GEMM_COOP = "gemm_coop" [a Read, b Read, d Read, out Write, block Read],
     GEMM_LARGE = "gemm_large" [a Read, b Read, d Read, out Write, block Read],
     GEMM_MERGE = "gemm_merge" [partial Read, d Read, out Write, block Read],
+    GEMM_QUADS = "gemm_quads" [a Read, b Read, d Read, out Write, block Read],
     GEMM_REGISTER = "gemm_register" [a Read, b Read, d Read, out Write, block Read],
     GEMM_SKINNY = "gemm_skinny" [a Read, b Read, d Read, out Write, block Read],
     GEMM_SMALL = "gemm_small" [a Read, b Read, d Read, out Write, block Read],
@@ -92,19 +93,36 @@ kernels! {
     SOFTMAX_CROSS_ENTROPY = "softmax_cross_entropy" [logits Read, labels Read, loss Write, delta Write, hits Write],
 }
 
+/// Names of a file's `const` and `alias` lines, and their values.
+pub type Tunables = &'static [(&'static str, &'static str)];
+
 /// A kernel with values for its tunables: what one pipeline is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Variant {
     /// Index into [`KERNELS`] by name.
     pub kernel: &'static str,
     /// Values of the file's `const NAME: TYPE = value;` and `alias NAME = value;` lines.
-    pub tunables: &'static [(&'static str, &'static str)],
+    pub tunables: Tunables,
     /// Bits of [`FLAGS`] whose `const NAME: bool = false;` lines become true.
     pub flags: u16,
 }
 
-/// Switches of the product kernels: what a product does not need is not compiled.
-pub const FLAGS: [&str; 9] = ["A_F16", "B_F16", "ADD_D", "IN_PLACE", "SYMMETRIC", "RUNNING_MEAN", "BLOCK", "GATED", "GATE_IN_D"];
+/// Switches: what a dispatch does not need is not compiled.
+pub const FLAGS: [&str; 13] = [
+    "A_F16",
+    "B_F16",
+    "ADD_D",
+    "IN_PLACE",
+    "SYMMETRIC",
+    "RUNNING_MEAN",
+    "BLOCK",
+    "GATED",
+    "GATE_IN_D",
+    "A_BY_ROWS",
+    "B_BY_ROWS",
+    "FOLDED",
+    "DENSE",
+];
 
 impl Kernel {
     /// The kernel as its file stands.
@@ -113,7 +131,7 @@ impl Kernel {
     }
 
     /// The kernel with other values of its tunables.
-    pub const fn with(&self, tunables: &'static [(&'static str, &'static str)]) -> Variant {
+    pub const fn with(&self, tunables: Tunables) -> Variant {
         Variant { kernel: self.name, tunables, flags: 0 }
     }
 
@@ -133,14 +151,11 @@ impl Kernel {
     }
 }
 
-/// What makes a kernel read the table of its jobs.
-const JOINT: &[(&str, &str)] = &[("JOINT", "true")];
-
 impl Variant {
     /// The variant that does the work of several dispatches of this one.
     pub fn joint(&self) -> Option<Variant> {
-        let joins = self.tunables.is_empty() && self.flags == 0 && Kernel::named(self.kernel).is_some_and(Kernel::joins);
-        joins.then_some(Variant { kernel: self.kernel, tunables: JOINT, flags: 0 })
+        let tunables = super::quads::joint(self.tunables)?;
+        Kernel::named(self.kernel)?.joins().then_some(Variant { tunables, ..*self })
     }
 
     /// The switches that are on.

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use super::cooperative;
 use super::facts::Facts;
-use super::kernels::{FLAGS, GEMM, GEMM_BROADCAST, GEMM_LARGE, GEMM_REGISTER, GEMM_SKINNY, GEMM_SMALL, GEMM_WIDE, Variant};
-use super::split;
+use super::kernels::{GEMM, GEMM_BROADCAST, GEMM_LARGE, GEMM_REGISTER, GEMM_SKINNY, GEMM_SMALL, GEMM_WIDE, Variant};
+use super::{quads, split};
 use crate::error::{Error, Result};
 use crate::tensor::ElementType::{self, F16, F32};
 
@@ -28,7 +28,8 @@ pub enum GemmVariant {
     Skinny,
     /// 8 x 8 elements an invocation in registers, no workgroup memory: for drivers that emulate it.
     Register,
-    /// 32 x 32 tiles, one subgroup of 8 each, operands broadcast between its lanes: for drivers that run subgroups on a CPU's vectors.
+    /// 32 x 32 tiles, one subgroup of 8 each, operands broadcast between its lanes: for drivers that run subgroups on a CPU's vectors. Where offsets and strides
+    /// are multiples of four it reads and writes four neighbours at a time, in tiles of 32 x 64, with the same order of sums.
     Broadcast,
     /// The same with 8 x 32 tiles.
     BroadcastFlat,
@@ -84,6 +85,10 @@ pub(crate) mod flag {
     pub(crate) const BLOCK: u16 = 64;
     pub(crate) const GATED: u16 = 128;
     pub(crate) const GATE_IN_D: u16 = 256;
+    pub(crate) const A_BY_ROWS: u16 = 512;
+    pub(crate) const B_BY_ROWS: u16 = 1024;
+    pub(crate) const FOLDED: u16 = 2048;
+    pub(crate) const DENSE: u16 = 4096;
 }
 
 impl GemmVariant {
@@ -170,8 +175,8 @@ impl GemmVariant {
         let facts = Facts::webgpu_defaults();
         let all = flag::ADD_D | flag::SYMMETRIC | flag::BLOCK | flag::GATED;
         let average = flag::IN_PLACE | flag::SYMMETRIC | flag::RUNNING_MEAN | flag::BLOCK | flag::GATE_IN_D;
-        let epilogues: Vec<u16> = (2..FLAGS.len()).map(|bit| 1 << bit).chain([0, all, average]).collect();
-        let split = split::variants(&epilogues);
+        let epilogues: Vec<u16> = (2..9).map(|bit| 1 << bit).chain([0, all, average]).collect();
+        let (split, quads) = (split::variants(&epilogues), quads::variants(epilogues.clone().into_iter()));
         let halves = [0, flag::A_F16, flag::B_F16, flag::A_F16 | flag::B_F16];
         let rungs = epilogues.into_iter().flat_map(move |flags| {
             let kinds = GemmVariant::ALL.into_iter().filter(|v| !matches!(v, GemmVariant::SplitK | GemmVariant::Cooperative));
@@ -180,7 +185,7 @@ impl GemmVariant {
             let untyped = cooperative::variants().chain([GEMM_WIDE.plain()]);
             typed.chain(untyped.map(move |v| Variant { flags, ..v })).collect::<Vec<_>>()
         });
-        rungs.chain(split)
+        rungs.chain(split).chain(quads)
     }
 }
 

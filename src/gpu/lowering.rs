@@ -4,13 +4,14 @@ use super::choice;
 use super::facts::Facts;
 use super::kernels::{
     ACTIVATION, ADAM_UPDATE, ADVANCE, AXPBY, CHECK_FINITE, CHOLESKY_DIAGONAL, CHOLESKY_LOAD, CHOLESKY_ROWS, CHOLESKY_UPDATE, COLUMN_MEAN,
-    CONVERT, DAMPING_CONTROL, DIRECTION_OUTCOME, EIGH_JACOBI, EIGH_LOAD, EIGH_ROTATE, EIGH_SORT, FACTOR_DAMPING, GRAFT_DIRECTION,
-    GRAFT_SCALE, ITERATION_CONTROL, KL_CLIP, Kernel, MOMENTUM, NORM_CLIP, NORM_RATIO, NORMALISE, OPERATOR_NORM, POLAR_OUTCOME, QR_PANEL,
-    QR_SIGNS, QUOTIENT, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOFTMAX_CROSS_ENTROPY, SOLVE_TRIANGULAR, SORT_COLUMNS,
-    SPECTRAL_DIVIDE, SPECTRUM_SCALE, STANDARDISE, STANDARDISE_GRADIENT, STEP_SCALE, Variant,
+    CONVERT, DAMPING_CONTROL, DIRECTION_OUTCOME, EIGH_JACOBI, EIGH_LOAD, EIGH_ROTATE, EIGH_SORT, FACTOR_DAMPING, GEMM_QUADS,
+    GRAFT_DIRECTION, GRAFT_SCALE, ITERATION_CONTROL, KL_CLIP, Kernel, MOMENTUM, NORM_CLIP, NORM_RATIO, NORMALISE, OPERATOR_NORM,
+    POLAR_OUTCOME, QR_PANEL, QR_SIGNS, QUOTIENT, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOFTMAX_CROSS_ENTROPY, SOLVE_TRIANGULAR,
+    SORT_COLUMNS, SPECTRAL_DIVIDE, SPECTRUM_SCALE, STANDARDISE, STANDARDISE_GRADIENT, STEP_SCALE, Variant,
 };
 use super::ladder::{GemmShape, GemmVariant, flag};
 use super::params::{Params, ViewParams};
+use super::quads;
 use super::split::Split;
 use crate::plan::{
     Activation, Clock, Coef, ControlStage, DecayForm, Distribution, EIGH_PAIR, Eigh, Gemm, KronFactor, LinkForm, MomentumForm, Op, Order,
@@ -21,8 +22,11 @@ use crate::tensor::ElementType;
 /// Rows and columns of a Cholesky panel; the shaders' `PANEL`.
 const PANEL: usize = 32;
 
-/// Elements that a workgroup looks at where several share an item.
-const RUN: usize = 4096;
+/// Elements of an invocation where neighbours take neighbouring fours of a run.
+const SHARE: usize = 4;
+
+/// The same on a software driver, which pays for what each invocation does before its first element.
+const SOFTWARE_SHARE: usize = 32;
 
 /// Sweeps of Jacobi's method within one workgroup.
 const WHOLE_SWEEPS: usize = 15;
@@ -62,6 +66,8 @@ impl Builder<'_> {
         params.set_coefficients(coefficients);
         // Grids beyond the limit fold: every kernel strides over what its workgroups do not cover.
         let limit = self.facts.max_workgroups as usize;
+        let folded = groups.iter().any(|&g| g > limit) && variant.kernel == GEMM_QUADS.name;
+        let variant = Variant { flags: variant.flags | switches(&[(folded, flag::FOLDED)]), ..variant };
         let groups = groups.map(|g| narrow(g.clamp(1, limit)));
         self.list.push(Dispatch { variant, values: values.to_vec(), params, groups });
     }
@@ -69,6 +75,18 @@ impl Builder<'_> {
     /// One invocation an element (or other unit) of all items.
     fn flat(&mut self, kernel: &Kernel, width: usize, units: usize, values: &[Option<Value>], coefficients: &[Coef], n: [usize; 3]) {
         self.push(kernel.plain(), values, coefficients, n, [units.div_ceil(width), 1, 1]);
+    }
+
+    /// Runs of elements of `of`'s shape, several for a large item; as many invocations a run as there is work for. `one_run`: an item may be taken as one row.
+    fn runs(&mut self, kernel: &Kernel, of: Value, values: &[Option<Value>], coefficients: &[Coef], kind: usize, one_run: bool) {
+        let share = if self.facts.software { SOFTWARE_SHARE } else { SHARE };
+        let area = of.rows * of.cols;
+        let lanes = area.div_ceil(share).next_power_of_two().min(256);
+        let length = area.next_multiple_of(4).min(lanes * share);
+        let runs = area.div_ceil(length);
+        let groups = (self.batch * runs).div_ceil(256 / lanes);
+        self.push(quads::by_runs(kernel, values, one_run), values, coefficients, [kind, runs, length], [groups, 1, 1]);
+        self.list.iter_mut().rev().take(1).for_each(|dispatch| dispatch.params.column[3] = narrow(lanes));
     }
 
     fn activation(&mut self, op: &Activation) {
@@ -109,14 +127,14 @@ impl Builder<'_> {
         let one = Coef::Const(1.0);
         self.gemm(Gemm { alpha: Coef::Const(-0.5), gamma: Coef::Const(1.5), ..Gemm::new(op.vectors.t(), op.vectors, spare) });
         self.gemm(Gemm::new(op.vectors, spare, product));
-        self.flat(&AXPBY, 256, batch * n * n, &[Some(product), None, Some(op.vectors), None, None], &[one, one, 0.0.into()], [1, 0, 0]);
+        self.runs(&AXPBY, op.vectors, &[Some(product), None, Some(op.vectors), None, None], &[one, one, 0.0.into()], 1, true);
         self.gemm(Gemm::new(op.a, op.vectors, spare));
         self.gemm(Gemm::new(op.vectors.t(), spare, matrix));
         self.flat(&EIGH_LOAD, 256, batch * padded * padded, &[None, Some(work)], &[], [1, 0, 0]);
         self.sweeps(work, MENDING_SWEEPS, whole);
         sort(self, spare);
         self.gemm(Gemm::new(op.vectors, spare, product));
-        self.flat(&AXPBY, 256, batch * n * n, &[Some(product), None, Some(op.vectors), None, None], &[one, one, 0.0.into()], [1, 0, 0]);
+        self.runs(&AXPBY, op.vectors, &[Some(product), None, Some(op.vectors), None, None], &[one, one, 0.0.into()], 1, true);
     }
 
     /// Sweeps over all pairs of blocks, or, with a variant that takes it, over the whole matrix in one workgroup.
@@ -136,8 +154,8 @@ impl Builder<'_> {
     fn qr(&mut self, op: &Qr) {
         let (n, batch, one) = (op.q.rows, self.batch, Coef::Const(1.0));
         let minus = |left: Value, right: Value, out: Value| Gemm { d: Some(out), alpha: Coef::Const(-1.0), ..Gemm::new(left, right, out) };
-        self.flat(&AXPBY, 256, batch * n * n, &[Some(op.a), None, Some(op.work), None, None], &[one, one, 0.0.into()], [1, 0, 0]);
-        self.flat(&AXPBY, 256, batch * n * n, &[None, None, Some(op.q), None, None], &[one, one, one], [0; 3]);
+        self.runs(&AXPBY, op.work, &[Some(op.a), None, Some(op.work), None, None], &[one, one, 0.0.into()], 1, true);
+        self.runs(&AXPBY, op.q, &[None, None, Some(op.q), None, None], &[one, one, one], 0, false);
         let part = |of: Value, row: usize, col: usize, rows: usize, cols: usize| Value {
             offset: of.offset + row * of.row_stride + col * of.col_stride,
             rows,
@@ -211,7 +229,14 @@ impl Builder<'_> {
         let (a, b, d, out) = if swap { (b.t(), a.t(), d.map(Value::t), out.t()) } else { (a, b, d, out) };
         let shape = GemmShape { m: out.rows, n: out.cols, a: a.element, b: b.element, ..shape };
         let columns = coefficients.iter().any(|c| matches!(c, Coef::Column { .. }));
-        let rung = variant.rung(shape, self.facts, flags | switches(&[(columns, flag::BLOCK)]));
+        let flags = flags | switches(&[(columns, flag::BLOCK)]);
+        let by_fours = |a: &Value, b: &Value, out: &Value, d: Option<&Value>| quads::gemm(variant, flags, [a, b, out], d);
+        // Fours want neighbouring columns in the result. Of a symmetric one the triangle below the diagonal counts, which would come to lie above.
+        let turned = (out.col_stride != 1 && variant == GemmVariant::Broadcast && flags & flag::SYMMETRIC == 0)
+            .then(|| by_fours(&b.t(), &a.t(), &out.t(), d.map(Value::t).as_ref()))
+            .flatten();
+        let (a, b, d, out) = if turned.is_some() { (b.t(), a.t(), d.map(Value::t), out.t()) } else { (a, b, d, out) };
+        let rung = turned.or_else(|| by_fours(&a, &b, &out, d.as_ref())).unwrap_or_else(|| variant.rung(shape, self.facts, flags));
         let grid = [out.rows.div_ceil(rung.rows) * out.cols.div_ceil(rung.cols), 1, self.batch.div_ceil(rung.items)];
         self.push(rung.variant, &[Some(a), Some(b), d, Some(out), block], &coefficients, [0, gate, 0], grid);
     }
@@ -287,9 +312,8 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
             let reads_y = !op.beta.is_zero();
             let (x, y) = (op.x.filter(|_| !op.alpha.is_zero()), op.y.filter(|_| !in_place && reads_y));
             let n = flags(&[(x.is_some(), 1), (y.is_some(), 2), (in_place && reads_y, 4), (op.gate.is_some(), 8)]);
-            let units = batch * op.out.rows * op.out.cols;
             let coefficients = [op.alpha, op.beta, op.gamma];
-            b.flat(&AXPBY, 256, units, &[x, y, Some(op.out), op.block, op.gate], &coefficients, [n, 0, 0]);
+            b.runs(&AXPBY, op.out, &[x, y, Some(op.out), op.block, op.gate], &coefficients, n, op.gamma.is_zero());
         }
         Op::Activation(op) => b.activation(&op),
         Op::Convert(op) => {
@@ -308,12 +332,13 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
             };
             let (runs, elements) = (op.out.cols, op.x.rows * op.x.cols);
             let n = [kind, runs, elements.div_ceil(runs)];
-            b.flat(&REDUCE, 1, batch * runs, &[Some(op.x), op.y, Some(op.out)], &[Coef::Const(op.scale)], n);
+            let dense = quads::is_run(&op.x) && op.y.as_ref().is_none_or(quads::is_run);
+            let variant = Variant { flags: switches(&[(dense, flag::DENSE)]), ..REDUCE.plain() };
+            b.push(variant, &[Some(op.x), op.y, Some(op.out)], &[Coef::Const(op.scale)], n, [batch * runs, 1, 1]);
         }
         Op::ColumnMean(op) => b.flat(&COLUMN_MEAN, 64, batch * op.x.cols, &[Some(op.x), Some(op.out)], &[], [0; 3]),
         Op::CheckFinite(op) => {
-            let runs = (op.x.rows * op.x.cols).div_ceil(RUN);
-            b.flat(&CHECK_FINITE, 1, batch * runs, &[Some(op.x), Some(op.flag)], &[], [runs, RUN, 0]);
+            b.runs(&CHECK_FINITE, op.x, &[Some(op.x), Some(op.flag)], &[], 0, true);
         }
         Op::Cholesky(op) => {
             let n = op.out.rows;
@@ -434,11 +459,13 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
                 (_, MomentumForm::LookAhead) => 1,
                 (_, MomentumForm::Corrected) => 2,
             };
-            b.flat(&MOMENTUM, 256, batch * op.m.rows * op.m.cols, &values, &[op.decay, op.fresh], [form, 0, 0]);
+            b.runs(&MOMENTUM, op.m, &values, &[op.decay, op.fresh], form, true);
         }
         Op::Normalise(op) => {
             let coefficients = [1.0 / op.margin, op.epsilon].map(Coef::Const);
-            b.by_item(&NORMALISE, &[Some(op.x), Some(op.out)], &coefficients, [0; 3]);
+            let dense = quads::is_run(&op.x) && quads::is_run(&op.out);
+            let variant = Variant { flags: switches(&[(dense, flag::DENSE)]), ..NORMALISE.plain() };
+            b.push(variant, &[Some(op.x), Some(op.out)], &coefficients, [0; 3], [batch, 1, 1]);
         }
         Op::PolarOutcome(op) => {
             let values = [op.size, op.scale, op.ok, op.block].map(Some);
@@ -454,13 +481,13 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
                 (op.decay == DecayForm::Cautious, 16),
             ]);
             let values = [Some(op.g), op.g_scale, Some(op.block), op.m, Some(op.w)];
-            b.flat(&SGD_UPDATE, 256, batch * op.w.rows * op.w.cols, &values, &[], [n, 0, 0]);
+            b.runs(&SGD_UPDATE, op.w, &values, &[], n, true);
         }
         Op::AdamUpdate(op) => {
             let decays = [(op.decay == DecayForm::Decoupled, 1), (op.decay == DecayForm::Cautious, 2)];
             let n = flags(&[decays[0], decays[1], (op.nesterov, 4), (op.v_max.is_some(), 8)]);
             let values = [Some(op.g), Some(op.block), Some(op.m), Some(op.v), op.v_max, Some(op.w)];
-            b.flat(&ADAM_UPDATE, 256, batch * op.w.rows * op.w.cols, &values, &[], [n, 0, 0]);
+            b.runs(&ADAM_UPDATE, op.w, &values, &[], n, true);
         }
         Op::Standardise(op) => {
             let values = [op.x, op.out, op.mean, op.variance, op.scale].map(Some);

@@ -13,6 +13,7 @@ pub mod kernels;
 mod ladder;
 mod lowering;
 mod params;
+mod quads;
 mod split;
 mod table;
 mod tune;

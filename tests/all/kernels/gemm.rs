@@ -1,13 +1,13 @@
 //! `gemm` and `kron_factor`.
 
 use layerwise::plan::{Gemm, KronFactor};
-use layerwise::{Coef, Context};
+use layerwise::{Bindings, Coef, Context, Recorder, Shape};
 
 use super::stage::{Layout, Stage, about};
 use super::{Row, SHAPES, batch};
 use crate::case::Outcome;
 use crate::compare::Tol;
-use crate::oracle::{Mat, gram, matmul};
+use crate::oracle::{Mat, data, gram, matmul};
 
 pub(super) const ROWS: &[Row] = &[
     ("gemm", "plain", plain),
@@ -23,6 +23,9 @@ pub(super) const ROWS: &[Row] = &[
     ("gemm", "symmetric", known_symmetric),
     ("gemm", "block_coefficients", block_coefficients),
     ("gemm", "gate", gated),
+    ("gemm", "by_fours", by_fours),
+    ("gemm", "by_fours_symmetric", by_fours_symmetric),
+    ("gemm", "starts_do_not_matter", starts),
     ("gemm", "many_items", many_items),
     ("gemm", "item_alone_equals_item_in_batch", alone),
     ("gemm", "ignores_d_at_beta_zero", ignores_d),
@@ -31,6 +34,7 @@ pub(super) const ROWS: &[Row] = &[
     ("kron_factor", "views", factor_views),
     ("kron_factor", "broadcast_row", factor_of_a_broadcast_row),
     ("kron_factor", "gate", gate),
+    ("kron_factor", "by_fours", factor_by_fours),
     ("kron_factor", "many_items", many_factors),
 ];
 
@@ -219,8 +223,12 @@ fn known_symmetric(context: &Context) -> Outcome {
     use Layout::{Dense, Inside, InsideTransposed};
     let shapes =
         [(1, 1), (1, 70), (2, 3), (7, 100), (16, 5), (31, 64), (32, 1), (33, 7), (63, 65), (64, 64), (65, 31), (129, 40), (200, 300)];
+    symmetric_products(context, &shapes, &[(Dense, false), (Inside, true), (InsideTransposed, true), (InsideTransposed, false)])
+}
+
+fn symmetric_products(context: &Context, shapes: &[(usize, usize)], layouts: &[(Layout, bool)]) -> Outcome {
     for (i, &(m, k)) in shapes.iter().enumerate() {
-        for (layout, in_place) in [(Dense, false), (Inside, true), (InsideTransposed, true), (InsideTransposed, false)] {
+        for &(layout, in_place) in layouts {
             let mut s = Stage::new(context, i);
             let x = s.operand("x", [2, m, k], layout)?;
             let old = |upper: f64| -> Vec<Mat> {
@@ -298,13 +306,98 @@ fn block_coefficients(context: &Context) -> Outcome {
 
 /// More items than one grid dimension holds.
 fn many_items(context: &Context) -> Outcome {
-    product(context, 1, 70_000, (2, 3, 2), [Layout::Dense; 3])?;
+    product(context, 1, 70_000, (4, 4, 4), [Layout::Dense; 3])?;
     product(context, 2, 140_000, (1, 1, 3), [Layout::Repeat(70_000, 2), Layout::Dense, Layout::Dense])
+}
+
+/// Sides, strides and starts that are multiples of four: every layout of each operand, and an added operand or an average in place.
+fn by_fours(context: &Context) -> Outcome {
+    use Layout::{Dense, InsideByFours, InsideByFoursTransposed, Transposed};
+    let layouts = [Dense, InsideByFours, Transposed, InsideByFoursTransposed];
+    for (i, &(m, k, n)) in
+        [(4, 4, 4), (36, 20, 68), (64, 64, 64), (100, 12, 36), (8, 100, 132), (7, 8, 64), (40, 31, 32)].iter().enumerate()
+    {
+        for a in layouts {
+            for b in layouts {
+                product(context, i, 3, (m, k, n), [a, b, layouts[i % 4]])?;
+            }
+            for in_place in [false, true] {
+                let mut s = Stage::new(context, i);
+                let x = s.operand("a", [3, m, k], a)?;
+                let y = s.operand("b", [3, k, n], layouts[(i + 1) % 4])?;
+                let d = s.operand("d", [3, m, n], a)?;
+                let out = if in_place { s.updated("out", &d.items, a)? } else { s.output("out", [3, m, n], a)? };
+                let (alpha, beta, gamma) = (Coef::Const(-0.5), Coef::Const(1.75), Coef::Const(3.0));
+                let d_view = if in_place { out.view } else { d.view };
+                s.recorder.record(Gemm { d: Some(d_view), alpha, beta, gamma, ..Gemm::new(x.view, y.view, out.view) })?;
+                let terms = Terms { alpha: -0.5, beta: 1.75, gamma: 3.0 };
+                let items = (0..3).map(|i| expected(&x.items[i], &y.items[i], Some(&d.items[i]), &terms));
+                let (want, size): (Vec<_>, Vec<_>) = items.unzip();
+                about(s.run(1)?.expect_within(&out, &want, &size, Tol::gemm(k)), (m, k, n, in_place, a))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn by_fours_symmetric(context: &Context) -> Outcome {
+    use Layout::{Dense, InsideByFours, InsideByFoursTransposed, Transposed};
+    symmetric_products(
+        context,
+        &[(4, 4), (8, 20), (36, 64), (64, 12), (68, 100), (288, 8)],
+        &[(Dense, false), (Dense, true), (Transposed, false), (InsideByFours, true), (InsideByFoursTransposed, true)],
+    )
+}
+
+/// A tensor anywhere in a buffer: the same bits, whether it starts at a multiple of four elements or not.
+fn starts(context: &Context) -> Outcome {
+    let (m, k, n) = (36, 20, 68);
+    let mut results = Vec::new();
+    for before in [4, 1, 2, 7] {
+        let mut s = Recorder::new();
+        let mut bindings = Bindings::new();
+        let mut tensors = Vec::new();
+        for (name, seed, shape) in [("a", 1, Shape::new(3, m, k)), ("b", 2, Shape::new(3, k, n)), ("out", 3, Shape::new(3, m, n))] {
+            let tensor = context.arena(&[Shape::matrix(1, before), shape])?.remove(1);
+            tensor.write(&data(seed, shape.elements()))?;
+            let value = s.external(name, shape)?;
+            bindings.bind(value, &tensor);
+            tensors.push((value, tensor));
+        }
+        s.record(Gemm::new(tensors[0].0, tensors[1].0, tensors[2].0))?;
+        context.prepare(&s.finish(), &bindings)?.run(&[0])?;
+        results.push(tensors[2].1.read()?);
+    }
+    let same = |other: &Vec<f32>| other.iter().zip(&results[0]).all(|(a, b)| a.to_bits() == b.to_bits());
+    if results.iter().all(same) { Ok(()) } else { Err("results depend on where tensors start".into()) }
+}
+
+/// Averages of samples whose sides are multiples of four, some items behind closed gates.
+fn factor_by_fours(context: &Context) -> Outcome {
+    use Layout::{Dense, InsideByFours, InsideByFoursTransposed, Transposed};
+    for (n, q) in [(12, 4), (8, 36), (64, 64), (20, 132)] {
+        for layout in [Dense, Transposed, InsideByFours, InsideByFoursTransposed] {
+            let mut s = Stage::new(context, q);
+            let x = s.operand("x", [3, n, q], layout)?;
+            let old: Vec<Mat> = (0..3).map(|i| Mat::from_fn(q, q, |r, c| (i + r + c) as f64 / 7.0)).collect();
+            let out = s.updated("out", &old, layout)?;
+            let gate = s.scalars("gate", &[1.0, 0.0, 1.0])?;
+            let factor = KronFactor { decay: Coef::Const(0.75), gate: Some(gate.view), scale: 1.5, ..KronFactor::new(x.view, out.view) };
+            s.recorder.record(factor)?;
+            let (mut want, mut size): (Vec<_>, Vec<_>) =
+                x.items.iter().zip(&out.items).map(|(x, old)| average(Some(old), x, false, 0.75, 1.5)).unzip();
+            (want[1], size[1]) = (out.items[1].clone(), out.items[1].clone());
+            let done = s.run(1)?;
+            about(done.expect_within(&out, &want, &size, Tol::gemm(n)), (n, q, layout))?;
+            about(symmetric(&done.items(&out)?, q), (n, q, layout))?;
+        }
+    }
+    Ok(())
 }
 
 /// The bits of an item do not depend on how many others there are.
 fn alone(context: &Context) -> Outcome {
-    for (m, k, n) in [(5, 7, 3), (65, 130, 64), (1, 700, 40)] {
+    for (m, k, n) in [(5, 7, 3), (65, 130, 64), (1, 700, 40), (64, 68, 64)] {
         let items = |count: usize| -> Result<Vec<f32>, libtest_mimic::Failed> {
             let mut s = Stage::new(context, 5);
             let a = s.operand("a", [6, m, k], Layout::Dense)?;

@@ -17,6 +17,10 @@ pub(crate) enum Layout {
     Inside,
     /// The same, transposed.
     InsideTransposed,
+    /// As `Inside`, but everything starts at a multiple of four elements where the block's sides are multiples of four.
+    InsideByFours,
+    /// The same, transposed.
+    InsideByFoursTransposed,
     /// `modulo` stored items, item `b` reads `(b / div) % modulo`; one more stored item is never read.
     Repeat(usize, usize),
     /// Packed f16.
@@ -31,11 +35,22 @@ pub(crate) enum Layout {
 
 impl Layout {
     fn transposed(self) -> bool {
-        matches!(self, Layout::Transposed | Layout::InsideTransposed | Layout::HalfTransposed | Layout::HalfInsideTransposed)
+        use Layout::{HalfInsideTransposed, HalfTransposed, InsideByFoursTransposed, InsideTransposed, Transposed};
+        matches!(self, Transposed | InsideTransposed | InsideByFoursTransposed | HalfTransposed | HalfInsideTransposed)
     }
 
     fn inside(self) -> bool {
-        matches!(self, Layout::Inside | Layout::InsideTransposed | Layout::HalfInside | Layout::HalfInsideTransposed)
+        use Layout::{HalfInside, HalfInsideTransposed, Inside, InsideTransposed};
+        matches!(self, Inside | InsideTransposed | HalfInside | HalfInsideTransposed) || self.by_fours()
+    }
+
+    fn by_fours(self) -> bool {
+        matches!(self, Layout::InsideByFours | Layout::InsideByFoursTransposed)
+    }
+
+    /// Rows and columns around a block.
+    fn margin(self) -> (usize, usize) {
+        if self.by_fours() { (2, 4) } else { (2, 1) }
     }
 
     fn element(self) -> ElementType {
@@ -44,8 +59,6 @@ impl Layout {
     }
 }
 
-/// Rows and columns around an [`Layout::Inside`] block.
-const MARGIN: (usize, usize) = (2, 1);
 /// What surrounds outputs, and must survive.
 const SENTINEL: f32 = 777.25;
 
@@ -66,7 +79,7 @@ impl Operand {
         let (r, c) = if self.layout.transposed() { (c, r) } else { (r, c) };
         let (item, r, c) = match self.layout {
             Layout::Repeat(div, modulo) => ((b / div) % modulo, r, c),
-            layout if layout.inside() => (b + 1, r + MARGIN.0, c + MARGIN.1),
+            layout if layout.inside() => (b + 1, r + layout.margin().0, c + layout.margin().1),
             _ => (b, r, c),
         };
         (item * self.stored.rows + r) * self.stored.cols + c
@@ -136,15 +149,16 @@ impl<'a> Stage<'a> {
     fn operand_with(&mut self, name: &str, batch: usize, items: &[Mat], layout: Layout, around: f32) -> Result<Operand, Failed> {
         let (rows, cols) = (items[0].rows, items[0].cols);
         let (tall, wide) = if layout.transposed() { (cols, rows) } else { (rows, cols) };
+        let (above, left) = layout.margin();
         let stored = match layout {
             Layout::Repeat(_, modulo) => Shape::new(modulo + 1, tall, wide),
-            _ if layout.inside() => Shape::new(batch + 2, tall + 2 * MARGIN.0, wide + 2 * MARGIN.1),
+            _ if layout.inside() => Shape::new(batch + 2, tall + 2 * above, wide + 2 * left),
             _ => Shape::new(batch, tall, wide),
         };
         let full = self.recorder.declare(name.into(), stored, layout.element(), Role::External)?;
         let mut view = full;
         if layout.inside() {
-            view = full.item_range(1..batch + 1)?.row_range(MARGIN.0..MARGIN.0 + tall)?.col_range(MARGIN.1..MARGIN.1 + wide)?;
+            view = full.item_range(1..batch + 1)?.row_range(above..above + tall)?.col_range(left..left + wide)?;
         }
         if let Layout::Repeat(div, modulo) = layout {
             view = full.repeat(div, modulo)?;
