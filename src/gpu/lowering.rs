@@ -23,6 +23,9 @@ const PANEL: usize = 32;
 /// Elements that a workgroup looks at where several share an item.
 const RUN: usize = 4096;
 
+/// Columns of a workgroup of `column_mean`, as in the shader.
+const STRIP: usize = 16;
+
 /// Sweeps of Jacobi's method within one workgroup.
 const WHOLE_SWEEPS: usize = 15;
 
@@ -276,7 +279,10 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
             let n = [kind, runs, elements.div_ceil(runs)];
             b.flat(&REDUCE, 1, batch * runs, &[Some(op.x), op.y, Some(op.out)], &[Coef::Const(op.scale)], n);
         }
-        Op::ColumnMean(op) => b.flat(&COLUMN_MEAN, 64, batch * op.x.cols, &[Some(op.x), Some(op.out)], &[], [0; 3]),
+        Op::ColumnMean(op) => {
+            let (strips, dots) = (op.x.cols.div_ceil(STRIP), usize::from(op.y.is_some()));
+            b.flat(&COLUMN_MEAN, 1, batch * strips, &[Some(op.x), op.y, Some(op.out)], &[], [strips, dots, 0]);
+        }
         Op::CheckFinite(op) => {
             let runs = (op.x.rows * op.x.cols).div_ceil(RUN);
             b.flat(&CHECK_FINITE, 1, batch * runs, &[Some(op.x), Some(op.flag)], &[], [runs, RUN, 0]);
