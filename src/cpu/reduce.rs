@@ -100,6 +100,11 @@ pub(super) fn largest(x: Input<'_>, i: usize, gap: bool) -> f32 {
     f32::from_bits(largest)
 }
 
+/// Neither NaN nor infinity among them.
+pub(super) fn is_finite(x: &[f32]) -> bool {
+    pulp::Arch::new().dispatch(Largest(x)) < f32::INFINITY.to_bits()
+}
+
 /// The largest magnitude's bits, compiled once for each vector unit.
 struct Largest<'a>(&'a [f32]);
 
