@@ -6,8 +6,6 @@
 mod reduction;
 mod rotations;
 
-use std::cell::Cell;
-
 use faer::diag::{DiagMut, DiagRef};
 use faer::dyn_stack::{MemBuffer, MemStack, StackReq};
 use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd_scratch, tridiagonal_self_adjoint_evd};
@@ -15,6 +13,7 @@ use faer::{MatMut, Par, Spec};
 use rayon::prelude::*;
 
 use super::memory::{Memory, worth_threads};
+use super::scratch::{self, Kept};
 use super::tiles;
 use crate::plan::{Eigh, Order};
 use reduction::{Reduction, pitch};
@@ -42,7 +41,7 @@ struct Work {
 }
 
 thread_local! {
-    static WORK: Cell<Work> = Cell::default();
+    static WORK: Kept<Work> = Kept::default();
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "rounding an f64 result to f32 is the purpose")]
@@ -135,17 +134,17 @@ pub(super) fn eigh(op: &Eigh, memory: &mut Memory<'_>) {
     let few = op.values.items < rayon::current_num_threads() && !super::is_sequential();
     let par = if n >= SPLIT && few { Par::rayon(0) } else { Par::Seq };
     let decompose = |(i, (values, vectors)): (usize, (&mut [f32], &mut [f32]))| {
-        let mut work = WORK.take();
-        let done = work.load(n, a.item(i), [op.a.row_stride, op.a.col_stride]) && work.decompose(n, par);
-        let from = |c: usize| if op.order == Order::Ascending { c } else { n - 1 - c };
-        for c in 0..n {
-            values[c * op.values.col_stride] = if done { narrow(work.values[from(c)]) } else { f32::NAN };
-        }
-        tiles::each(n, n, |r, c| {
-            let x = if done { work.vectors[from(c) * n + r] } else { f32::NAN };
-            vectors[r * op.vectors.row_stride + c * op.vectors.col_stride] = x;
+        scratch::kept(&WORK, |work| {
+            let done = work.load(n, a.item(i), [op.a.row_stride, op.a.col_stride]) && work.decompose(n, par);
+            let from = |c: usize| if op.order == Order::Ascending { c } else { n - 1 - c };
+            for c in 0..n {
+                values[c * op.values.col_stride] = if done { narrow(work.values[from(c)]) } else { f32::NAN };
+            }
+            tiles::each(n, n, |r, c| {
+                let x = if done { work.vectors[from(c) * n + r] } else { f32::NAN };
+                vectors[r * op.vectors.row_stride + c * op.vectors.col_stride] = x;
+            });
         });
-        WORK.set(work);
     };
     if worth_threads(op.values.items, 9 * n * n * n) {
         values.items().zip(vectors.items()).enumerate().for_each(decompose);

@@ -1,14 +1,11 @@
 //! Matrix products on faer.
 
-use faer::linalg::matmul::matmul;
-use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::{Accum, MatMut, MatRef, Par};
+use faer::{MatMut, MatRef};
 
 use super::elementwise::{Coefficient, combine};
 use super::memory::Memory;
-use super::scratch;
 use super::thin::{self, Addend, Thin};
-use super::tiles::mirror;
+use super::{product, scratch};
 use crate::plan::{Gemm, KronFactor, Value};
 
 /// A read view as faer sees it. One stride of a plan view is always 1.
@@ -27,22 +24,6 @@ pub(super) fn mat_mut<'a>(words: &'a mut [f32], v: &Value) -> MatMut<'a, f32> {
         MatMut::from_column_major_slice_with_stride_mut(words, v.cols, v.rows, v.row_stride.max(v.cols)).transpose_mut()
     } else {
         MatMut::from_column_major_slice_with_stride_mut(words, v.rows, v.cols, v.col_stride.max(v.rows))
-    }
-}
-
-/// Products above this split their own work; the item's shape alone decides, and faer's split gives the same bits.
-const SPLIT_FLOPS: usize = 1 << 27;
-
-pub(super) fn par(flops: usize) -> Par {
-    if flops >= SPLIT_FLOPS && !super::is_sequential() { Par::rayon(0) } else { Par::Seq }
-}
-
-/// `item <- beta item`.
-fn scale(item: &mut [f32], v: &Value, beta: f32) {
-    // One of the strides is 1: runs along that axis are contiguous.
-    let (runs, length, stride) = if v.col_stride == 1 { (v.rows, v.cols, v.row_stride) } else { (v.cols, v.rows, v.col_stride) };
-    for run in 0..runs {
-        combine(&mut item[run * stride..][..length], 0.0, None, beta, None, true);
     }
 }
 
@@ -84,21 +65,18 @@ pub(super) fn gemm(op: &Gemm, memory: &mut Memory<'_>) {
         };
         let (a, b) = ((&*a_words, a_view), (&*b_words, b_view));
         if !thin::multiply(&mut Thin { alpha, a, b, beta, d: addend, out: (&mut *item, v) }) {
-            match addend {
-                Addend::None => {}
-                Addend::InPlace if beta == 1.0 => {}
-                Addend::InPlace => scale(item, &v, beta),
-                Addend::Other(d, view) => scaled_copy(d, &view, beta, item, &v),
-            }
-            let accumulate = if matches!(addend, Addend::None) { Accum::Replace } else { Accum::Add };
-            if op.symmetric {
-                lower_triangle(item, &v, accumulate, a, b, alpha, par(flops));
-            } else {
-                matmul(mat_mut(item, &v), accumulate, mat(a.0, &a.1), mat(b.0, &b.1), alpha, par(flops));
-            }
-        }
-        if op.symmetric {
-            mirror(item, &v);
+            let before = match addend {
+                Addend::None => None,
+                Addend::InPlace => Some(beta),
+                Addend::Other(d, view) => {
+                    scaled_copy(d, &view, beta, item, &v);
+                    Some(1.0)
+                }
+            };
+            let (out, a, b) = (mat_mut(item, &v), mat(a.0, &a.1), mat(b.0, &b.1));
+            if op.symmetric { product::symmetric(out, before, a, b, alpha) } else { product::multiply(out, before, a, b, alpha) }
+        } else if op.symmetric {
+            product::mirror(mat_mut(item, &v));
         }
         if !op.gamma.is_zero() {
             for r in 0..v.rows.min(v.cols) {
@@ -107,20 +85,6 @@ pub(super) fn gemm(op: &Gemm, memory: &mut Memory<'_>) {
         }
     });
     memory.put(out);
-}
-
-/// Largest order at which all of a symmetric product is faster than one triangle by faer's recursion (measured).
-const WHOLE: usize = 96;
-
-/// The lower triangle of `a b`, and of small ones what is above.
-fn lower_triangle(item: &mut [f32], v: &Value, accumulate: Accum, a: (&[f32], Value), b: (&[f32], Value), alpha: f32, par: Par) {
-    let (out, a, b) = (mat_mut(item, v), mat(a.0, &a.1), mat(b.0, &b.1));
-    if v.rows <= WHOLE {
-        matmul(out, accumulate, a, b, alpha, par);
-    } else {
-        let (lower, whole) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
-        triangular::matmul(out, lower, accumulate, a, whole, b, whole, alpha, par);
-    }
 }
 
 /// `out <- decay out + (1 - decay) scale / n x^T x`, lower triangle computed, upper mirrored.
@@ -139,19 +103,16 @@ pub(super) fn kron_factor(op: &KronFactor, memory: &mut Memory<'_>) {
         let weight = (1.0 - decay) * op.scale / n as f32;
         let at = |r: usize, c: usize| r * v.row_stride + c * v.col_stride;
         let (words, x) = x.matrix(i);
-        let accumulate = if op.decay.is_zero() {
-            Accum::Replace
-        } else {
-            scale(item, &v, decay);
-            Accum::Add
-        };
+        let before = (!op.decay.is_zero()).then_some(decay);
         // Of few columns, the whole square by dot products.
         let square = Value { rows: q, cols: q, ..v };
-        let d = if op.decay.is_zero() { Addend::None } else { Addend::InPlace };
-        let product = &mut Thin { alpha: weight, a: (&words, x.t()), b: (&words, x), beta: 1.0, d, out: (&mut *item, square) };
+        let d = if before.is_some() { Addend::InPlace } else { Addend::None };
+        let product = &mut Thin { alpha: weight, a: (&words, x.t()), b: (&words, x), beta: decay, d, out: (&mut *item, square) };
         let is_thin = thin::multiply(product);
-        if !is_thin {
-            lower_triangle(item, &square, accumulate, (&words, x.t()), (&words, x), weight, par(flops));
+        if is_thin {
+            product::mirror(mat_mut(item, &square));
+        } else {
+            product::symmetric(mat_mut(item, &square), before, mat(&words, &x.t()), mat(&words, &x), weight);
         }
         if op.ones {
             scratch::singles(q + 1, |sums| {
@@ -164,12 +125,12 @@ pub(super) fn kron_factor(op: &KronFactor, memory: &mut Memory<'_>) {
                 let last = n as f32;
                 sums[q] = last;
                 for (c, sum) in sums.iter().enumerate() {
-                    let old = if op.decay.is_zero() { 0.0 } else { item[at(q, c)] };
+                    let old = if op.decay.is_zero() { 0.0 } else { decay * item[at(q, c)] };
                     item[at(q, c)] = old + weight * sum;
+                    item[at(c, q)] = item[at(q, c)];
                 }
             });
         }
-        mirror(item, &v);
     });
     memory.put(out);
 }

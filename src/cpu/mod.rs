@@ -14,6 +14,7 @@ mod gemm;
 mod memory;
 mod network;
 mod polar;
+mod product;
 mod qr;
 mod random_fill;
 mod reduce;

@@ -1,19 +1,22 @@
 //! Householder QR, and columns in order.
 
-use std::cell::Cell;
-
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::gemm::{mat_mut, par};
-use super::memory::{Memory, worth_threads};
-use super::tiles;
+use super::gemm::{mat, mat_mut};
+use super::memory::{CHUNK, Memory, worth_threads};
+use super::product;
+use super::reduce::is_finite;
+use super::scratch::{self, Kept};
 use crate::plan::{Qr, SortColumns};
 
 /// Columns whose reflections are applied together.
 pub(super) const PANEL: usize = 32;
+
+/// Fewest flops of a product that are worth a thread: both of a reflection take 40 microseconds.
+const PART: usize = 1 << 21;
 
 /// Columns that meet a reflection at once.
 const WIDTH: usize = 4;
@@ -37,7 +40,7 @@ struct Work {
 }
 
 thread_local! {
-    static WORK: Cell<Work> = Cell::default();
+    static WORK: Kept<Work> = Kept::default();
 }
 
 impl Work {
@@ -66,16 +69,24 @@ pub(super) fn columns<'a>(words: &'a [f32], rows: usize, cols: usize) -> MatRef<
     MatRef::from_column_major_slice(&words[..rows * cols], rows, cols)
 }
 
-/// `out <- out - left (right^T out)`.
-pub(super) fn reflect(mut out: MatMut<'_, f32>, left: MatRef<'_, f32>, right: MatRef<'_, f32>, product: &mut [f32]) {
+/// `out <- out - left (right^T out)`; some columns a thread.
+pub(super) fn reflect(out: MatMut<'_, f32>, left: MatRef<'_, f32>, right: MatRef<'_, f32>, product: &mut [f32]) {
+    let most = (2 * left.nrows() * left.ncols() * out.ncols() / 8).max(PART);
+    reflect_part(out, left, right, product, most);
+}
+
+fn reflect_part(mut out: MatMut<'_, f32>, left: MatRef<'_, f32>, right: MatRef<'_, f32>, product: &mut [f32], most: usize) {
     let (inner, cols) = (right.ncols(), out.ncols());
     if cols == 0 {
         return;
     }
-    let par = par(2 * right.nrows() * inner * cols);
+    if let Some(at) = product::middle(cols).filter(|_| 2 * left.nrows() * inner * cols > most) {
+        let ((first, second), (before, after)) = (out.split_at_col_mut(at), product.split_at_mut(inner * at));
+        return product::both(|| reflect_part(first, left, right, before, most), || reflect_part(second, left, right, after, most));
+    }
     let mut product = MatMut::from_column_major_slice_mut(&mut product[..inner * cols], inner, cols);
-    matmul(product.as_mut(), Accum::Replace, right.transpose(), out.as_ref(), 1.0, par);
-    matmul(out.as_mut(), Accum::Add, left, product.as_ref(), -1.0, par);
+    matmul(product.as_mut(), Accum::Replace, right.transpose(), out.as_ref(), 1.0, Par::Seq);
+    matmul(out.as_mut(), Accum::Add, left, product.as_ref(), -1.0, Par::Seq);
 }
 
 /// Makes `w` columns upper triangular from row 0 on; `v` gets the reflections `I - tau v v^T`, `tau` their factors.
@@ -203,15 +214,15 @@ fn orthonormal_factor(n: usize, work: &mut Work, mut q: MatMut<'_, f32>) {
             reflect(rest, columns(v, rows, w), columns(y, rows, w), product);
         }
     }
+    // From the signs that make R's diagonal positive.
     q.fill(0.0);
-    q.as_mut().diagonal_mut().fill(1.0);
+    for c in 0..n {
+        q[(c, c)] = if r[c * pitch + c] < 0.0 { -1.0 } else { 1.0 };
+    }
     for (first, w, place) in panels(n).rev() {
         let rows = n - first;
         let (v, y) = (columns(&v[place..], rows, w), columns(&y[place..], rows, w));
         reflect(q.as_mut().submatrix_mut(first, first, rows, rows), y, v, product);
-    }
-    for c in (0..n).filter(|&c| r[c * pitch + c] < 0.0) {
-        q.as_mut().col_mut(c).iter_mut().for_each(|x| *x = -*x);
     }
 }
 
@@ -221,20 +232,23 @@ pub(super) fn qr(op: &Qr, memory: &mut Memory<'_>) {
     let a = memory.input(op.a);
     let n = op.q.rows;
     let factor = |(i, item): (usize, &mut [f32])| {
-        let (words, mut work) = (a.item(i), WORK.take());
-        work.fit(n);
-        let (pitch, mut finite) = (pitch(n), true);
-        tiles::each(n, n, |r, c| {
-            let x = words[r * op.a.row_stride + c * op.a.col_stride];
-            finite &= x.is_finite();
-            work.r[c * pitch + r] = x;
+        scratch::kept(&WORK, |work| {
+            work.fit(n);
+            let pitch = pitch(n);
+            let (words, view) = a.matrix(i);
+            let (columns, r) = (mat(&words, &view), &mut work.r[..n * pitch]);
+            let mut copy = MatMut::from_column_major_slice_with_stride_mut(r, n, n, pitch);
+            if columns.row_stride() == 1 {
+                copy.copy_from(columns)
+            } else {
+                product::transpose(copy, columns.transpose())
+            }
+            if r.chunks(pitch).all(|column| is_finite(&column[..n])) {
+                orthonormal_factor(n, work, mat_mut(item, &op.q));
+            } else {
+                mat_mut(item, &op.q).fill(f32::NAN);
+            }
         });
-        if finite {
-            orthonormal_factor(n, &mut work, mat_mut(item, &op.q));
-        } else {
-            mat_mut(item, &op.q).fill(f32::NAN);
-        }
-        WORK.set(work);
     };
     if worth_threads(op.q.items, 3 * n * n * n) {
         q.items().enumerate().for_each(factor);
@@ -247,7 +261,7 @@ pub(super) fn qr(op: &Qr, memory: &mut Memory<'_>) {
 /// Columns by descending keys.
 pub(super) fn sort_columns(op: &SortColumns, memory: &mut Memory<'_>) {
     thread_local! {
-        static ORDER: Cell<Vec<(f32, usize)>> = Cell::default();
+        static ORDERS: Kept<Vec<(f32, usize)>> = Kept::default();
     }
     let mut out = memory.take(op.out);
     let (keys, x) = (memory.input(op.keys), memory.input(op.x));
@@ -259,24 +273,29 @@ pub(super) fn sort_columns(op: &SortColumns, memory: &mut Memory<'_>) {
             let key = keys.scalar(i, c);
             if key.is_nan() { f32::NAN } else { key + 0.0 }
         };
-        let mut order = ORDER.take();
-        order.clear();
-        order.extend((0..v.cols).map(|c| (key(c), c)));
-        // By index where keys are equal, as a stable sort would: this one allocates nothing.
-        order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        if v.row_stride == 1 && op.x.row_stride == 1 {
-            for (to, (_, from)) in order.iter().enumerate() {
-                item[to * v.col_stride..][..v.rows].copy_from_slice(&words[from * op.x.col_stride..][..v.rows]);
-            }
-        } else {
-            for r in 0..v.rows {
-                let (to, from) = (&mut item[r * v.row_stride..], &words[r * op.x.row_stride..]);
-                for (c, (_, source)) in order.iter().enumerate() {
-                    to[c * v.col_stride] = from[source * op.x.col_stride];
+        scratch::kept(&ORDERS, |order: &mut Vec<(f32, usize)>| {
+            order.clear();
+            order.extend((0..v.cols).map(|c| (key(c), c)));
+            // By index where keys are equal, as a stable sort would: this one allocates nothing.
+            order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            if v.row_stride == 1 && op.x.row_stride == 1 {
+                for (to, (_, from)) in order.iter().enumerate() {
+                    item[to * v.col_stride..][..v.rows].copy_from_slice(&words[from * op.x.col_stride..][..v.rows]);
+                }
+            } else {
+                let pick = |(r, to): (usize, &mut [f32])| {
+                    let from = &words[r * op.x.row_stride..];
+                    for (c, (_, source)) in order.iter().enumerate() {
+                        to[c * v.col_stride] = from[source * op.x.col_stride];
+                    }
+                };
+                if v.col_stride == 1 && v.rows > 1 && v.rows * v.cols > CHUNK && !super::is_sequential() {
+                    item.par_chunks_mut(v.row_stride).take(v.rows).with_min_len(CHUNK.div_ceil(v.cols)).enumerate().for_each(pick);
+                } else {
+                    (0..v.rows).for_each(|r| pick((r, &mut item[r * v.row_stride..])));
                 }
             }
-        }
-        ORDER.set(order);
+        });
     });
     memory.put(out);
 }

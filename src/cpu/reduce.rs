@@ -1,6 +1,8 @@
 //! Reductions. Sums run in f64 in an order that the item's shape fixes, so their error is that of the last rounding.
 
-use super::memory::{Input, Memory, runs};
+use rayon::prelude::*;
+
+use super::memory::{Input, Memory, runs, worth_threads};
 use super::scratch;
 use crate::plan::{CheckFinite, ColumnMean, OperatorNorm, Reduce, ReduceKind, Value};
 
@@ -98,6 +100,11 @@ pub(super) fn largest(x: Input<'_>, i: usize, gap: bool) -> f32 {
     f32::from_bits(largest)
 }
 
+/// Neither NaN nor infinity among them.
+pub(super) fn is_finite(x: &[f32]) -> bool {
+    pulp::Arch::new().dispatch(Largest(x)) < f32::INFINITY.to_bits()
+}
+
 /// The largest magnitude's bits, compiled once for each vector unit.
 struct Largest<'a>(&'a [f32]);
 
@@ -161,22 +168,34 @@ impl pulp::WithSimd for Dot<'_> {
     }
 }
 
-/// `out[0, c] = mean over rows of x[r, c]`.
+/// `out[0, c] = mean over rows of x[r, c]`, or of `x[r, c] y[r, c]`. Each column is by itself, so threads take some columns each.
 pub(super) fn column_mean(op: &ColumnMean, memory: &mut Memory<'_>) {
     let mut out = memory.take(op.out);
-    let (x, v) = (memory.input(op.x), op.out);
+    let (x, y, v) = (memory.input(op.x), op.y.map(|y| memory.input(y)), op.out);
     #[allow(clippy::cast_precision_loss, reason = "row counts are far below 2^52")]
     let rows = op.x.rows as f64;
+    let contiguous = op.x.col_stride == 1 && op.y.is_none_or(|y| y.col_stride == 1);
     out.for_each(2 * op.x.rows * op.x.cols, |i, item| {
-        let words = x.item(i);
-        scratch::doubles(v.cols, |sums| {
+        let (x, y) = (x.item(i), y.map(|y| (y.item(i), y.view)));
+        let some = |(strip, sums): (usize, &mut [f64])| {
+            let first = strip * STRIP;
             for r in 0..op.x.rows {
-                let row = &words[r * op.x.row_stride..];
-                if op.x.col_stride == 1 {
-                    sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+                let x = &x[r * op.x.row_stride + first * op.x.col_stride..];
+                let y = y.map(|(y, v)| (&y[r * v.row_stride + first * v.col_stride..], v.col_stride));
+                if contiguous {
+                    pulp::Arch::new().dispatch(AddRow { x, y: y.map(|(y, _)| y), sums });
                 } else {
-                    sums.iter_mut().enumerate().for_each(|(c, sum)| *sum += f64::from(row[c * op.x.col_stride]));
+                    for (c, sum) in sums.iter_mut().enumerate() {
+                        *sum += f64::from(x[c * op.x.col_stride]) * y.map_or(1.0, |(y, stride)| f64::from(y[c * stride]));
+                    }
                 }
+            }
+        };
+        scratch::doubles(v.cols, |sums| {
+            if worth_threads(sums.len().div_ceil(STRIP), 2 * op.x.rows * STRIP) {
+                sums.par_chunks_mut(STRIP).enumerate().for_each(some);
+            } else {
+                sums.chunks_mut(STRIP).enumerate().for_each(some);
             }
             for (c, sum) in sums.iter().enumerate() {
                 item[c * v.col_stride] = narrow(sum / rows);
@@ -184,6 +203,36 @@ pub(super) fn column_mean(op: &ColumnMean, memory: &mut Memory<'_>) {
         });
     });
     memory.put(out);
+}
+
+/// Columns of [`column_mean`] that are summed together.
+const STRIP: usize = 128;
+
+/// Adds a row, or the products of two, to the sums of its columns, compiled once for each vector unit.
+struct AddRow<'a> {
+    x: &'a [f32],
+    y: Option<&'a [f32]>,
+    sums: &'a mut [f64],
+}
+
+impl pulp::WithSimd for AddRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let n = self.sums.len();
+        let x = &self.x[..n];
+        if let Some(y) = self.y {
+            let y = &y[..n];
+            for c in 0..n {
+                self.sums[c] += f64::from(x[c]) * f64::from(y[c]);
+            }
+        } else {
+            for c in 0..n {
+                self.sums[c] += f64::from(x[c]);
+            }
+        }
+    }
 }
 
 /// Raises the flag of items with a non-finite or huge element.

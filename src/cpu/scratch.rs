@@ -1,28 +1,38 @@
 //! Buffers that a thread keeps from one operation to the next, so that steps allocate nothing.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::thread::LocalKey;
+
+/// More than one where a thread takes up another item while it waits for a part of its own.
+pub(super) type Kept<T> = RefCell<Vec<T>>;
 
 thread_local! {
-    static SINGLE: Cell<Vec<f32>> = Cell::default();
-    static DOUBLE: Cell<Vec<f64>> = Cell::default();
+    static SINGLE: Kept<Vec<f32>> = RefCell::default();
+    static DOUBLE: Kept<Vec<f64>> = RefCell::default();
 }
 
 /// Runs `f` on `length` zeros.
 pub(super) fn singles<T>(length: usize, f: impl FnOnce(&mut [f32]) -> T) -> T {
-    SINGLE.with(|place| zeros(place, length, f))
+    zeros(&SINGLE, length, f)
 }
 
 /// Runs `f` on `length` zeros in f64.
 pub(super) fn doubles<T>(length: usize, f: impl FnOnce(&mut [f64]) -> T) -> T {
-    DOUBLE.with(|place| zeros(place, length, f))
+    zeros(&DOUBLE, length, f)
 }
 
-/// The buffer is away meanwhile: a nested call, also one that work stealing brings, finds an empty one and makes its own.
-fn zeros<N: Clone + Default, T>(place: &Cell<Vec<N>>, length: usize, f: impl FnOnce(&mut [N]) -> T) -> T {
-    let mut buffer = place.take();
-    buffer.clear();
-    buffer.resize(length, N::default());
-    let result = f(&mut buffer);
-    place.set(buffer);
+fn zeros<N: Clone + Default, T>(buffers: &'static LocalKey<Kept<Vec<N>>>, length: usize, f: impl FnOnce(&mut [N]) -> T) -> T {
+    kept(buffers, |buffer| {
+        buffer.clear();
+        buffer.resize(length, N::default());
+        f(buffer)
+    })
+}
+
+/// Runs `f` on what an earlier call left, or on a new one.
+pub(super) fn kept<W: Default, T>(all: &'static LocalKey<Kept<W>>, f: impl FnOnce(&mut W) -> T) -> T {
+    let mut one = all.with_borrow_mut(Vec::pop).unwrap_or_default();
+    let result = f(&mut one);
+    all.with_borrow_mut(|all| all.push(one));
     result
 }

@@ -51,7 +51,7 @@ kernels! {
     ACTIVATION = "activation" [x Read, times Read, out Write],
     CONVERT = "convert" [x Read, out Write, jobs Read],
     REDUCE = "reduce" [x Read, y Read, out Write],
-    COLUMN_MEAN = "column_mean" [x Read, out Write],
+    COLUMN_MEAN = "column_mean" [x Read, y Read, out Write],
     CHECK_FINITE = "check_finite" [x Read, flag Write, jobs Read],
     CHOLESKY_LOAD = "cholesky_load" [a Read, out Write, block Read, ok Write],
     CHOLESKY_DIAGONAL = "cholesky_diagonal" [out Write, ok Write],

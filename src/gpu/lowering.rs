@@ -28,6 +28,9 @@ const SHARE: usize = 4;
 /// The same on a software driver, which pays for what each invocation does before its first element.
 const SOFTWARE_SHARE: usize = 32;
 
+/// Columns of a workgroup of `column_mean`, as in the shader.
+const STRIP: usize = 16;
+
 /// Sweeps of Jacobi's method within one workgroup.
 const WHOLE_SWEEPS: usize = 15;
 
@@ -336,7 +339,10 @@ pub(crate) fn lower(op: &Op, facts: &Facts) -> Vec<Dispatch> {
             let variant = Variant { flags: switches(&[(dense, flag::DENSE)]), ..REDUCE.plain() };
             b.push(variant, &[Some(op.x), op.y, Some(op.out)], &[Coef::Const(op.scale)], n, [batch * runs, 1, 1]);
         }
-        Op::ColumnMean(op) => b.flat(&COLUMN_MEAN, 64, batch * op.x.cols, &[Some(op.x), Some(op.out)], &[], [0; 3]),
+        Op::ColumnMean(op) => {
+            let (strips, dots) = (op.x.cols.div_ceil(STRIP), usize::from(op.y.is_some()));
+            b.flat(&COLUMN_MEAN, 1, batch * strips, &[Some(op.x), op.y, Some(op.out)], &[], [strips, dots, 0]);
+        }
         Op::CheckFinite(op) => {
             b.runs(&CHECK_FINITE, op.x, &[Some(op.x), Some(op.flag)], &[], 0, true);
         }

@@ -8,7 +8,7 @@ use super::stack::Stack;
 use crate::error::Result;
 use crate::linalg;
 use crate::plan::{
-    Axpby, Coef, DecayForm, Gemm, GraftDirection, KronFactor, Order, Recorder, ReduceKind, RootOutcome, SgdUpdate, StepScale, Value, block,
+    Axpby, Coef, DecayForm, GraftDirection, KronFactor, Order, Recorder, ReduceKind, RootOutcome, SgdUpdate, StepScale, Value, block,
 };
 use crate::tensor::Shape;
 
@@ -54,7 +54,7 @@ use crate::tensor::Shape;
 /// Deviations: the two last, refusals, the floor; dimensions are never merged, tensors of higher rank are the caller's to flatten.
 ///
 /// State for each layer and trial: two tensors of the weight's shape, two `[out, out]` and two `[in, in]` matrices. Statistics cost `out in (out + in)`
-/// flops, an update `4 out in (out + in)`, a refresh about `7 (out^3 + in^3)`; the first step an eigendecomposition of each matrix.
+/// flops, an update `4 out in (out + in)`, a refresh about `5 (out^3 + in^3)`; the first step an eigendecomposition of each matrix.
 ///
 /// **To start from given bases** (a replay, a comparison with another implementation): run the first step, then write `NAME.left_basis` (`U`) and
 /// `NAME.right_basis` (`V`) through [`Optimizer::state`](super::Optimizer::state) and [`Tensor::write`](crate::Tensor::write). Both moments are zero there,
@@ -281,9 +281,8 @@ impl Beats for Soap {
         let (mut bases, mut all_ok, mut second) = (Vec::new(), None, state.second);
         for (left, side) in state.left.iter().map(|s| (true, s)).chain(state.right.iter().map(|s| (false, s))) {
             let turned = r.matmul(side.statistics, side.basis)?;
-            let rotated = r.scratch(format!("{}.rotated_statistics", stack.name), side.statistics.shape())?;
-            r.record(Gemm::symmetric(side.basis.t(), turned, rotated))?;
-            let estimates = rotated.diagonal()?;
+            // diag(U^T L U) over the side, which orders alike.
+            let estimates = r.column_dots(side.basis, turned)?;
             let turned = self.lifted(r, turned, side.basis, estimates)?;
             let sorted = r.sort_columns(estimates, turned)?;
             let (basis, ok) = linalg::qr(r, sorted)?;
@@ -314,12 +313,12 @@ impl Beats for Soap {
 }
 
 impl Soap {
-    /// `x + f lambda_max basis` with the null-space floor.
+    /// `x + f lambda_max basis` with the null-space floor; estimates are eigenvalues over the side.
     fn lifted(&self, r: &mut Recorder, x: Value, basis: Value, estimates: Value) -> Result<Value> {
         let Some(floor) = self.null_space_floor else { return Ok(x) };
         let n = x.rows() as f64;
         let factor = floor.max((64.0 * n * f64::from(f32::EPSILON)).min(0.125));
-        let lift = r.reduce(ReduceKind::MaxAbs, narrow(factor), estimates)?;
+        let lift = r.reduce(ReduceKind::MaxAbs, narrow(factor * n), estimates)?;
         let out = r.scratch("soap.lifted", x.shape())?;
         r.record(Axpby { alpha: Coef::column(0), block: Some(lift), ..Axpby::add(basis, x, out) })?;
         Ok(out)

@@ -60,7 +60,11 @@ impl Op {
                 optional(&mut list, "y", op.y);
                 list.push(("out", op.out, Write));
             }
-            Op::ColumnMean(op) => list.extend([("x", op.x, Read), ("out", op.out, Write)]),
+            Op::ColumnMean(op) => {
+                list.push(("x", op.x, Read));
+                optional(&mut list, "y", op.y);
+                list.push(("out", op.out, Write));
+            }
             Op::CheckFinite(op) => list.extend([("x", op.x, Read), ("flag", op.flag, Update)]),
             Op::Cholesky(op) => {
                 list.extend([("a", op.a, Read), ("out", op.out, Write)]);
@@ -233,7 +237,7 @@ impl Op {
                 let runs = if op.kind == ReduceKind::Trace { 1 } else { op.out.cols };
                 vec![("x", op.x.rows, square), ("y", op.x.rows, op.x.cols), ("out", 1, runs)]
             }
-            Op::ColumnMean(op) => vec![("out", 1, op.x.cols)],
+            Op::ColumnMean(op) => vec![("y", op.x.rows, op.x.cols), ("out", 1, op.x.cols)],
             Op::CheckFinite(_) => vec![("flag", 1, 1)],
             Op::Cholesky(op) => vec![("a", op.out.rows, op.out.rows), ("out", op.out.rows, op.out.rows), ("ok", 1, 1)],
             Op::SolveTriangular(op) => {

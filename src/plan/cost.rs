@@ -48,7 +48,7 @@ impl Op {
                 ReduceKind::Trace => op.x.rows as u64,
                 _ => 2 * area(&op.x),
             },
-            Op::ColumnMean(op) => area(&op.x),
+            Op::ColumnMean(op) => (1 + u64::from(op.y.is_some())) * area(&op.x),
             Op::CheckFinite(op) => area(&op.x),
             Op::Cholesky(op) => (op.out.rows as u64).pow(3) / 3 + area(&op.out),
             Op::SolveTriangular(op) => area(&op.out) * op.out.rows as u64,

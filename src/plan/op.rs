@@ -168,11 +168,13 @@ pub struct Reduce {
     pub scale: f32,
 }
 
-/// `out[0, c] = mean over rows of x[r, c]`.
+/// `out[0, c] = mean over rows of x[r, c]`, or of `x[r, c] y[r, c]`. The order of summation depends on the item's shape alone.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ColumnMean {
     /// `[n, q]`.
     pub x: Value,
+    /// `[n, q]`: inner products of columns, over n.
+    pub y: Option<Value>,
     /// `[1, q]`.
     pub out: Value,
 }

@@ -263,7 +263,17 @@ impl Recorder {
     /// As [`record`](Self::record).
     pub fn column_mean(&mut self, x: Value) -> Result<Value> {
         let out = self.temporary("column_mean", Self::batch_of(&[x]), 1, x.cols)?;
-        self.record(ColumnMean { x, out })?;
+        self.record(ColumnMean { x, y: None, out })?;
+        Ok(out)
+    }
+
+    /// Scratch `[1, q]` inner products of the columns of two `[n, q]` operands, over n: `diag(x^T y) / n` without the product.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn column_dots(&mut self, x: Value, y: Value) -> Result<Value> {
+        let out = self.temporary("column_dots", Self::batch_of(&[x, y]), 1, x.cols)?;
+        self.record(ColumnMean { x, y: Some(y), out })?;
         Ok(out)
     }
 

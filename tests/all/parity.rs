@@ -92,7 +92,7 @@ fn model() -> layerwise::Result<Model> {
     r.operator_norm(q)?;
     r.reduce(ReduceKind::SumSq, 0.5, residual)?;
     let mean = r.scratch("column means", Shape::new(TRIALS, 1, m))?;
-    r.record(ColumnMean { x: residual, out: mean })?;
+    r.record(ColumnMean { x: residual, y: None, out: mean })?;
     Ok(Model { plan: r.finish().by_operation(), bound })
 }
 

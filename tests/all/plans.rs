@@ -109,7 +109,7 @@ const REFUSED: &[(&str, Attempt)] = &[
     ("[3, 3]", |s| Reduce { kind: ReduceKind::Trace, x: s.v(1, 3, 4), y: None, out: s.v(1, 1, 1), scale: 1.0 }.into()),
     ("out", |s| Reduce { kind: ReduceKind::MaxAbs, x: s.v(1, 3, 4), y: None, out: s.v(1, 2, 1), scale: 1.0 }.into()),
     ("out", |s| Reduce { kind: ReduceKind::Trace, x: s.v(1, 3, 3), y: None, out: s.v(1, 1, 2), scale: 1.0 }.into()),
-    ("out", |s| ColumnMean { x: s.v(1, 3, 4), out: s.v(1, 1, 3) }.into()),
+    ("out", |s| ColumnMean { x: s.v(1, 3, 4), y: None, out: s.v(1, 1, 3) }.into()),
     ("flag", |s| CheckFinite { x: s.v(2, 3, 4), flag: s.v(2, 1, 2) }.into()),
     ("x", |s| CheckFinite { x: s.v(3, 3, 4), flag: s.v(2, 1, 1) }.into()),
     ("a", |s| Cholesky { a: s.v(1, 3, 4), out: s.v(1, 3, 3), damping: Coef::Const(0.0), block: None, ok: s.v(1, 1, 1) }.into()),

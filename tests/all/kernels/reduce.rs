@@ -31,7 +31,9 @@ pub(super) const ROWS: &[Row] = &[
     ("column_mean", "shapes", means),
     ("column_mean", "views", mean_views),
     ("column_mean", "broadcast_row", mean_of_a_broadcast_row),
-    ("column_mean", "many_items", |context| mean(context, [70_000, 3, 2], [Layout::Dense; 2])),
+    ("column_mean", "many_items", |context| mean(context, [70_000, 3, 2], [Layout::Dense; 2], None)),
+    ("column_mean", "dots", dots),
+    ("column_mean", "item_alone_equals_item_in_batch", mean_alone),
     ("check_finite", "flags", flags),
     ("check_finite", "shapes", flag_shapes),
     ("check_finite", "broadcast_row", flag_of_a_broadcast_row),
@@ -186,26 +188,62 @@ fn alone(context: &Context) -> Outcome {
     Ok(())
 }
 
-fn mean(context: &Context, shape: [usize; 3], layouts: [Layout; 2]) -> Outcome {
+/// Column means of `x`, or of `x y` where `y` has a layout.
+fn mean(context: &Context, shape: [usize; 3], layouts: [Layout; 2], second: Option<Layout>) -> Outcome {
     let mut s = Stage::new(context, shape[1]);
     let x = s.operand("x", shape, layouts[0])?;
+    let y = second.map(|layout| s.operand("y", shape, layout)).transpose()?;
     let out = s.output("out", [shape[0], 1, shape[2]], layouts[1])?;
-    s.recorder.record(ColumnMean { x: x.view, out: out.view })?;
-    let part = |x: &Mat| Mat::from_fn(1, x.cols, |_, c| (0..x.rows).map(|r| x[(r, c)]).sum::<f64>() / x.rows as f64);
-    let want: Vec<Mat> = x.items.iter().map(part).collect();
-    let size: Vec<Mat> = x.items.iter().map(|x| part(&x.map(f64::abs))).collect();
-    about(s.run(1)?.expect_within(&out, &want, &size, Tol::gemm(shape[1])), (shape, layouts))
+    s.recorder.record(ColumnMean { x: x.view, y: y.as_ref().map(|y| y.view), out: out.view })?;
+    let term = |b: usize, r: usize, c: usize| x.items[b][(r, c)] * y.as_ref().map_or(1.0, |y| y.items[b][(r, c)]);
+    let part = |b: usize, f: &dyn Fn(f64) -> f64| {
+        Mat::from_fn(1, shape[2], |_, c| (0..shape[1]).map(|r| f(term(b, r, c))).sum::<f64>() / shape[1] as f64)
+    };
+    let want: Vec<Mat> = (0..shape[0]).map(|b| part(b, &|t| t)).collect();
+    let size: Vec<Mat> = (0..shape[0]).map(|b| part(b, &f64::abs)).collect();
+    about(s.run(1)?.expect_within(&out, &want, &size, Tol::gemm(shape[1])), (shape, layouts, second))
 }
 
 fn means(context: &Context) -> Outcome {
-    SHAPES.iter().enumerate().try_for_each(|(i, &(m, n))| mean(context, [batch(i), m, n], [Layout::Dense; 2]))?;
-    mean(context, [2, 5000, 70], [Layout::Dense; 2])
+    SHAPES.iter().enumerate().try_for_each(|(i, &(m, n))| mean(context, [batch(i), m, n], [Layout::Dense; 2], None))?;
+    mean(context, [2, 5000, 70], [Layout::Dense; 2], None)
 }
 
 fn mean_views(context: &Context) -> Outcome {
     use Layout::{Dense, Inside, InsideTransposed, Repeat, Transposed};
     let layouts = [[Transposed, Dense], [Inside, Inside], [InsideTransposed, Transposed], [Repeat(3, 2), InsideTransposed]];
-    layouts.into_iter().try_for_each(|layouts| mean(context, [6, 67, 31], layouts))
+    for layouts in layouts {
+        for second in [None, Some(Dense), Some(Transposed), Some(InsideTransposed), Some(Repeat(2, 3))] {
+            mean(context, [6, 67, 31], layouts, second)?;
+        }
+    }
+    Ok(())
+}
+
+/// Inner products of columns.
+fn dots(context: &Context) -> Outcome {
+    use Layout::Dense;
+    SHAPES.iter().enumerate().try_for_each(|(i, &(m, n))| mean(context, [batch(i), m, n], [Dense; 2], Some(Dense)))?;
+    mean(context, [2, 700, 600], [Dense; 2], Some(Dense))?;
+    mean(context, [70_000, 3, 2], [Dense; 2], Some(Dense))
+}
+
+/// The order of summation depends on the item's shape alone.
+fn mean_alone(context: &Context) -> Outcome {
+    for (m, n) in [(7, 31), (300, 300)] {
+        let result = |items: usize| -> Result<Vec<f32>, Failed> {
+            let mut s = Stage::new(context, 8);
+            let x = s.operand("x", [7, m, n], Layout::Dense)?;
+            let out = s.output("out", [items, 1, n], Layout::Dense)?;
+            let x = x.view.item_range(0..items)?;
+            s.recorder.record(ColumnMean { x, y: Some(x), out: out.view })?;
+            Ok(s.run(1)?.items(&out)?[..n].to_vec())
+        };
+        if result(1)?.iter().map(|x| x.to_bits()).ne(result(7)?.iter().map(|x| x.to_bits())) {
+            return Err(format!("{m} x {n}: item 0 differs between a batch of 1 and of 7").into());
+        }
+    }
+    Ok(())
 }
 
 /// One stored row, upright and lying: strides of 0 in either place.
@@ -216,7 +254,7 @@ fn mean_of_a_broadcast_row(context: &Context) -> Outcome {
         let view = x.view.broadcast_row(4)?;
         let view = if lying { view.t() } else { view };
         let out = s.output("out", [2, 1, view.cols()], Layout::Dense)?;
-        s.recorder.record(ColumnMean { x: view, out: out.view })?;
+        s.recorder.record(ColumnMean { x: view, y: None, out: out.view })?;
         let mean = |x: &Mat, c: usize| if lying { x.data.iter().sum::<f64>() / 5.0 } else { x.data[c] };
         let want: Vec<Mat> = x.items.iter().map(|x| Mat::from_fn(1, view.cols(), |_, c| mean(x, c))).collect();
         let size: Vec<Mat> = x.items.iter().map(|x| Mat::from_fn(1, view.cols(), |_, _| x.data.iter().map(|x| x.abs()).sum())).collect();
