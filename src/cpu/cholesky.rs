@@ -1,8 +1,5 @@
 //! Cholesky factorization and triangular solves on faer.
 
-use std::cell::Cell;
-
-use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::factor::{LltRegularization, cholesky_in_place, cholesky_in_place_scratch};
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
 use faer::{Par, Spec};
@@ -11,16 +8,8 @@ use rayon::prelude::*;
 use super::elementwise::Coefficient;
 use super::gemm::{mat, mat_mut};
 use super::memory::{Memory, runs, worth_threads};
+use super::scratch;
 use crate::plan::{Cholesky, SolveTriangular, Value};
-
-thread_local! {
-    /// What a factorization of an order needs; kept by each thread, so that steps allocate nothing.
-    static STACK: Cell<Option<(usize, MemBuffer)>> = const { Cell::new(None) };
-}
-
-fn new_stack(n: usize) -> MemBuffer {
-    MemBuffer::new(cholesky_in_place_scratch::<f32>(n, Par::Seq, Spec::default()))
-}
 
 /// Lower factor of `a + damping I`, and whether each item has one.
 pub(super) fn cholesky(op: &Cholesky, memory: &mut Memory<'_>) {
@@ -41,10 +30,9 @@ pub(super) fn cholesky(op: &Cholesky, memory: &mut Memory<'_>) {
             }
             item[across(r, r)] += damping;
         }
-        let mut scratch = STACK.take().filter(|(order, _)| *order == n).map_or_else(|| new_stack(n), |(_, stack)| stack);
-        let (regularization, stack) = (LltRegularization::default(), MemStack::new(&mut scratch));
-        let result = cholesky_in_place(mat_mut(item, &columns), regularization, Par::Seq, stack, Spec::default());
-        STACK.set(Some((n, scratch)));
+        let result = scratch::stack(cholesky_in_place_scratch::<f32>(n, Par::Seq, Spec::default()), |stack| {
+            cholesky_in_place(mat_mut(item, &columns), LltRegularization::default(), Par::Seq, stack, Spec::default())
+        });
         // What faer's kernels leave on the other side of the diagonal has no meaning.
         for r in 0..n {
             for c in 0..r {

@@ -7,7 +7,6 @@ mod reduction;
 mod rotations;
 
 use faer::diag::{DiagMut, DiagRef};
-use faer::dyn_stack::{MemBuffer, MemStack, StackReq};
 use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd_scratch, tridiagonal_self_adjoint_evd};
 use faer::{MatMut, Par, Spec};
 use rayon::prelude::*;
@@ -35,9 +34,6 @@ struct Work {
     inner: Vec<f64>,
     vectors: Vec<f32>,
     order: Vec<usize>,
-    /// The stack of order `fits`.
-    stack: Option<MemBuffer>,
-    fits: usize,
 }
 
 thread_local! {
@@ -47,10 +43,6 @@ thread_local! {
 #[allow(clippy::cast_possible_truncation, reason = "rounding an f64 result to f32 is the purpose")]
 fn narrow(x: f64) -> f32 {
     x as f32
-}
-
-fn stack_req(n: usize) -> StackReq {
-    self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, Par::rayon(0), Spec::default())
 }
 
 impl Work {
@@ -78,7 +70,7 @@ impl Work {
             self.read_diagonal(n);
             return true;
         }
-        let Work { matrix, reduction, values, inner, vectors, order, stack, fits } = self;
+        let Work { matrix, reduction, values, inner, vectors, order } = self;
         reduction.reduce(n, matrix);
         order.clear();
         order.extend(0..n);
@@ -92,14 +84,13 @@ impl Work {
             order.sort_unstable_by(|&a, &b| diagonal[a].total_cmp(&diagonal[b]).then(a.cmp(&b)));
             values.iter_mut().zip(&*order).for_each(|(to, &from)| *to = diagonal[from]);
         } else {
-            if *fits != n {
-                *stack = None;
-                *fits = n;
-            }
-            let stack = MemStack::new(stack.get_or_insert_with(|| MemBuffer::new(stack_req(n))));
             let [diagonal, below] = [&*diagonal, &*below].map(|band| DiagRef::from_slice(band));
             let (pairs, values) = (MatMut::from_column_major_slice_mut(inner, n, n), DiagMut::from_slice_mut(values));
-            if tridiagonal_self_adjoint_evd(diagonal, below, values, Some(pairs), par, stack, Spec::default()).is_err() {
+            let needed = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, par, Spec::default());
+            let found = scratch::stack(needed, |stack| {
+                tridiagonal_self_adjoint_evd(diagonal, below, values, Some(pairs), par, stack, Spec::default())
+            });
+            if found.is_err() {
                 return false;
             }
         }

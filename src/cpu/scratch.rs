@@ -3,12 +3,15 @@
 use std::cell::RefCell;
 use std::thread::LocalKey;
 
+use faer::dyn_stack::{MemBuffer, MemStack, StackReq};
+
 /// More than one where a thread takes up another item while it waits for a part of its own.
 pub(super) type Kept<T> = RefCell<Vec<T>>;
 
 thread_local! {
     static SINGLE: Kept<Vec<f32>> = RefCell::default();
     static DOUBLE: Kept<Vec<f64>> = RefCell::default();
+    static STACK: Kept<Option<MemBuffer>> = RefCell::default();
 }
 
 /// Runs `f` on `length` zeros.
@@ -35,4 +38,14 @@ pub(super) fn kept<W: Default, T>(all: &'static LocalKey<Kept<W>>, f: impl FnOnc
     let result = f(&mut one);
     all.with_borrow_mut(|all| all.push(one));
     result
+}
+
+/// Runs `f` on a stack for faer; one that an earlier call left, where it is large enough.
+pub(super) fn stack<T>(needed: StackReq, f: impl FnOnce(&mut MemStack) -> T) -> T {
+    kept(&STACK, |buffer| {
+        if buffer.as_ref().is_some_and(|buffer| buffer.len() < needed.unaligned_bytes_required()) {
+            *buffer = None;
+        }
+        f(MemStack::new(buffer.get_or_insert_with(|| MemBuffer::new(needed))))
+    })
 }
