@@ -159,7 +159,13 @@ fn step(context: &Context, name: &str, shapes: &[(usize, usize)], cycle: usize, 
 
 /// The study's KFAC from its start to its last metrics, every trial with data of its own.
 fn study(context: &Context) {
-    let (seeds, steps) = if rig::smoke() { (2, 2) } else { (16, 200) };
+    let (seeds, steps) = if rig::smoke() {
+        (2, 2)
+    } else if rig::quick() {
+        (2, 20)
+    } else {
+        (16, 200)
+    };
     let config = LinearRepresentation { seeds, steps, kappas: vec![1000.0], ..LinearRepresentation::default() };
     measure("study kfac", 1.0 / (seeds * steps) as f64, &mut || (), &mut |runs| {
         let start = Instant::now();

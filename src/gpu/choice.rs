@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::facts::Facts;
-use super::kernels::{EIGH_JACOBI, EIGH_WHOLE, GEMM, GEMM_LARGE, GEMM_WIDE, KERNELS, KRON_FACTOR, Kernel, Variant};
+use super::kernels::{EIGH_JACOBI, GEMM, GEMM_LARGE, GEMM_WIDE, KERNELS, KRON_FACTOR, Kernel, Variant};
 use super::ladder::{GemmShape, GemmVariant, flag};
 use super::params::{Params, ViewParams};
 use super::{quads, split};
@@ -171,22 +171,15 @@ const LARGE_JACOBI: Variant = EIGH_JACOBI.with(&[("LIMIT", "64u"), ("PAIRS", "32
 /// Workgroup memory of it: the triangle, the vectors, and two numbers and a flag of each pair.
 const LARGE_JACOBI_BYTES: u32 = 4 * (2080 + 64 * 64 + 3 * 32);
 
-/// Beyond, the vectors stay in storage.
-const WHOLE_128: Variant = EIGH_WHOLE.with(&[("LIMIT", "128u"), ("PAIRS", "64u"), ("CELLS", "8256u")]);
-
-/// Whole matrices in one workgroup: the order up to which, bytes of workgroup memory, and the kernel. The smallest that fits is taken.
-const WHOLE: [(usize, u32, Variant); 3] =
-    [(64, LARGE_JACOBI_BYTES, LARGE_JACOBI), (96, 4 * (4656 + 3 * 48), EIGH_WHOLE.plain()), (128, 4 * (8256 + 3 * 64), WHOLE_128)];
-
-/// The kernel that diagonalises a whole matrix of order `n` beyond [`EIGH_SINGLE_MAX`](crate::plan::EIGH_SINGLE_MAX) in one workgroup, where the
+/// The `eigh_jacobi` variant that diagonalises a whole matrix of order `n` beyond [`EIGH_SINGLE_MAX`](crate::plan::EIGH_SINGLE_MAX) in one workgroup, where the
 /// device has the memory for it.
 pub fn eigh(n: usize, facts: &Facts) -> Option<Variant> {
-    WHOLE.iter().find(|whole| n <= whole.0 && facts.workgroup_bytes >= whole.1).map(|whole| whole.2)
+    (n <= 64 && facts.workgroup_bytes >= LARGE_JACOBI_BYTES).then_some(LARGE_JACOBI)
 }
 
 /// Every variant that a plan can need.
 pub fn variants() -> Vec<Variant> {
     let others = KERNELS.iter().filter(|k| !k.name.starts_with(GEMM.name)).map(Kernel::plain);
     let joint = KERNELS.iter().filter_map(|k| k.plain().joint());
-    GemmVariant::variants().chain(others).chain([SMALL_KRON, LARGE_JACOBI, WHOLE_128]).chain(joint).chain(quads::runs()).collect()
+    GemmVariant::variants().chain(others).chain([SMALL_KRON, LARGE_JACOBI]).chain(joint).chain(quads::runs()).collect()
 }

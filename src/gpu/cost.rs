@@ -32,7 +32,7 @@ fn by_kernel(dispatch: &Dispatch) -> Option<u64> {
         "eigh_load" => cols(1) * cols(1),
         "eigh_sort" => rows(2) * cols(2),
         // A sweep turns w / 2 pairs in w - 1 rounds: the symmetric half of w^2 elements by both sides and all of the vectors, 3 flops each.
-        "eigh_jacobi" | "eigh_whole" => {
+        "eigh_jacobi" => {
             let side = if n_y == 1 { cols(0) } else { pair };
             cols(0) / side * n_w * 6 * side.pow(3)
         }

@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 /// What products on cooperative matrices need of a device.
 const COOPERATIVE: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
 
-/// Bytes of workgroup memory that the largest kernel takes: one triangle of a symmetric matrix of order 128, and its rotations.
-const LARGEST: u32 = 33 * 1024;
+/// Bytes of workgroup memory that the largest tiles take.
+const LARGEST_TILES: u32 = 32 * 1024;
 
 /// Facts that lowering and choice depend on. Plain data: counts can be computed for a device that is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,13 +140,13 @@ pub fn experimental_features(adapter: &wgpu::Adapter) -> wgpu::Features {
 }
 
 /// The limits to request a device with: WebGPU's defaults, with buffer and binding sizes raised to what `adapter` offers, and workgroup memory to
-/// 33 KiB where it offers that.
+/// 32 KiB where it offers that.
 pub fn required_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
     let offered = adapter.limits();
     wgpu::Limits {
         max_buffer_size: offered.max_buffer_size,
         max_storage_buffer_binding_size: offered.max_storage_buffer_binding_size,
-        max_compute_workgroup_storage_size: offered.max_compute_workgroup_storage_size.min(LARGEST),
+        max_compute_workgroup_storage_size: offered.max_compute_workgroup_storage_size.min(LARGEST_TILES),
         ..wgpu::Limits::default().or_worse_values_from(&offered)
     }
 }

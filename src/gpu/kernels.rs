@@ -63,7 +63,6 @@ kernels! {
     EIGH_LOAD = "eigh_load" [a Read, work Write],
     EIGH_ROTATE = "eigh_rotate" [work Write],
     EIGH_SORT = "eigh_sort" [work Read, values Write, vectors Write],
-    EIGH_WHOLE = "eigh_whole" [work Write],
     QR_PANEL = "qr_panel" [work Write, reflectors Write],
     QR_SIGNS = "qr_signs" [work Read, q Write],
     SORT_COLUMNS = "sort_columns" [keys Read, x Read, out Write],

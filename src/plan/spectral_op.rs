@@ -29,10 +29,9 @@ pub enum Order {
 
 /// All eigenpairs of the symmetric `(a + a^T) / 2 = vectors diag(values) vectors^T`.
 ///
-/// On a GPU cyclic Jacobi in f32: one workgroup an item up to [`EIGH_SINGLE_MAX`] (with a few more dispatches up to 64 where a workgroup has 25 KiB, up to 96 where it has
-/// 19 KiB, up to 128 where it has 33 KiB), block Jacobi over many dispatches beyond. On the CPU path tridiagonalization and the tridiagonal matrix's eigenpairs (by
-/// rotations, beyond order 160 by divide and conquer) **in f64**; its vectors are rounded and turned back in f32. Signs of the vectors, and bases of repeated
-/// eigenvalues, are free.
+/// On a GPU cyclic Jacobi in f32: one workgroup an item up to [`EIGH_SINGLE_MAX`] (with a few more dispatches up to 64, where a workgroup has 25 KiB), block Jacobi
+/// over many dispatches beyond. On the CPU path tridiagonalization and the tridiagonal matrix's eigenpairs (by rotations, beyond order 160 by divide and conquer)
+/// **in f64**; its vectors are rounded and turned back in f32. Signs of the vectors, and bases of repeated eigenvalues, are free.
 ///
 /// `max |a|` should lie between 1e-6 and 1e6 on a GPU ([`linalg::eigh`](crate::linalg::eigh()) scales): thresholds are absolute there.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -186,26 +186,15 @@ fn cooperative_choice() -> Outcome {
     Ok(())
 }
 
-/// WebGPU's default limits; twice their workgroup memory for cooperative matrices, and a little more for eigenvectors.
+/// WebGPU's default limits; twice their workgroup memory for cooperative matrices.
 fn webgpu_limits(kernel: &Kernel) -> Outcome {
     ensure(kernel.bindings.len() <= 8, || format!("{} storage bindings", kernel.bindings.len()))?;
-    // Matrices in one workgroup are chosen by its memory: by what their kernels declare, not a byte less.
-    let with = |n: usize, bytes: u32| choice::eigh(n, &Facts { workgroup_bytes: bytes, ..Facts::webgpu_defaults() });
-    let mut larger = Vec::new();
-    for n in [45, 64, 65, 96, 97, 128] {
-        let variant = with(n, 1 << 20).ok_or_else(|| format!("no kernel for order {n}"))?;
-        let bytes = workgroup_bytes(&module(&variant.source())?.0);
-        ensure(with(n, bytes) == Some(variant) && with(n, bytes - 1) != Some(variant) && bytes <= 33 << 10, || {
-            format!("order {n}: {bytes} bytes")
-        })?;
-        ensure(choice::eigh(n, &Facts::webgpu_defaults()).is_none(), || "memory that a device does not have".into())?;
-        larger.push(variant);
-    }
-    ensure(with(129, 1 << 20).is_none(), || "order 129".into())?;
-    let listed = variants().into_iter().filter(|v| v.kernel == kernel.name);
-    let listed = listed.map(|v| (v.source(), if larger.contains(&v) { 33 << 10 } else { 16384 }));
-    let plain = if kernel.name == "eigh_whole" { 33 << 10 } else { 16384 };
-    for (source, limit) in listed.chain([(kernel.source.to_owned(), plain)]) {
+    // What a device's facts allow beyond WebGPU's defaults is 32 KiB of workgroup memory.
+    let large = choice::eigh(64, &Facts { workgroup_bytes: 32768, ..Facts::webgpu_defaults() });
+    let listed =
+        variants().into_iter().filter(|v| v.kernel == kernel.name).map(|v| (v.source(), if Some(v) == large { 32768 } else { 16384 }));
+    ensure(choice::eigh(64, &Facts::webgpu_defaults()).is_none() && large.is_some(), || "memory that a device does not have".into())?;
+    for (source, limit) in listed.chain([(kernel.source.to_owned(), 16384)]) {
         let (module, _) = module(&source)?;
         let size: u32 = module.entry_points[0].workgroup_size.iter().product();
         ensure(size <= 256, || format!("{size} invocations"))?;

@@ -13,7 +13,7 @@ pub(super) const ROWS: &[Row] = &[
     ("eigh", "one_workgroup", |context| {
         [1, 2, 3, 8, 17, 32, 43, EIGH_SINGLE_MAX].iter().try_for_each(|&n| pairs(context, n, 3, Layout::Dense))
     }),
-    ("eigh", "blocks", |context| [EIGH_SINGLE_MAX + 1, 64, 65, 96, 100].iter().try_for_each(|&n| pairs(context, n, 2, Layout::Dense))),
+    ("eigh", "blocks", |context| [EIGH_SINGLE_MAX + 1, 64, 65, 100].iter().try_for_each(|&n| pairs(context, n, 2, Layout::Dense))),
     ("eigh", "views", |context| {
         [9, 50].iter().try_for_each(|&n| [Layout::Inside, Layout::InsideTransposed].iter().try_for_each(|&l| pairs(context, n, 2, l)))
     }),
