@@ -150,9 +150,9 @@ pub(super) fn transpose(mut out: MatMut<'_, f32>, x: MatRef<'_, f32>) {
                     column.as_slice()[c..c + width].iter().zip(&mut tile).for_each(|(x, row)| row[i] = *x);
                 }
             }
-            for j in 0..width {
+            for (j, row) in tile.iter().enumerate().take(width) {
                 if let Some(column) = out.as_mut().col_mut(c + j).try_as_col_major_mut() {
-                    column.as_slice_mut()[r..r + height].copy_from_slice(&tile[j][..height]);
+                    column.as_slice_mut()[r..r + height].copy_from_slice(&row[..height]);
                 }
             }
         }

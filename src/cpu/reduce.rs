@@ -228,9 +228,7 @@ impl pulp::WithSimd for AddRow<'_> {
                 self.sums[c] += f64::from(x[c]) * f64::from(y[c]);
             }
         } else {
-            for c in 0..n {
-                self.sums[c] += f64::from(x[c]);
-            }
+            self.sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += f64::from(*x));
         }
     }
 }

@@ -59,6 +59,7 @@ impl Optimizer {
     /// P.momentum                                      [trials, out, in]   Muon; Sgd, Kfac, Foof, NaturalGradient, Shampoo with momentum; Kfac with adaptation
     /// P.neurons                                       [trials, out, 1]    Muon with neuron_decay
     /// P.first_moment, P.second_moment                 [trials, out, in]   Adam, AdamW, Soap, EigenvalueCorrectedShampoo; Shampoo with beta1, with a graft that has one
+    /// P.unrotated_moment                              [trials, out, in]   Soap with bases that change at every step, in place of first_moment
     /// P.graft_momentum                                [trials, out, in]   Shampoo with graft_momentum and a start_step
     /// P.second_moment_maximum                         [trials, out, in]   Adam and AdamW with amsgrad
     /// P.master, P.average, P.gradient_sum             [trials, out, in]   of f16 weights; with Group::average; with accumulated gradients

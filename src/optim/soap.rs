@@ -28,6 +28,9 @@ use crate::tensor::Shape;
 ///     order U's columns (and v's rows) by descending diag(U^T L U),  U' = the orthonormal factor of L U
 ///     m <- U'^T (U m V^T) V'
 /// ```
+/// With `precondition_every: 1` it is `M <- beta1 M + (1 - beta1) G` that is kept (`NAME.unrotated_moment` instead of `NAME.first_moment`), and each step
+/// makes `m = beta1 U^T M V + (1 - beta1) g` of the old `M`: the same but for rounding, by two products where the last line takes four.
+///
 /// So a gradient never meets a basis made of it, and a basis change rotates `m` but only reorders `v`. The bases follow by one step of orthogonal
 /// iteration ([`linalg::qr`], signs fixed by a positive diagonal) at each refresh.
 ///
@@ -54,7 +57,8 @@ use crate::tensor::Shape;
 /// Deviations: the two last, refusals, the floor; dimensions are never merged, tensors of higher rank are the caller's to flatten.
 ///
 /// State for each layer and trial: two tensors of the weight's shape, two `[out, out]` and two `[in, in]` matrices. Statistics cost `out in (out + in)`
-/// flops, an update `4 out in (out + in)`, a refresh about `5 (out^3 + in^3)`; the first step an eigendecomposition of each matrix.
+/// flops, an update `4 out in (out + in)`, a refresh about `5 (out^3 + in^3)` and, for the moment, `4 out in (out + in)`, half of that where there is one at
+/// every step; the first step an eigendecomposition of each matrix.
 ///
 /// **To start from given bases** (a replay, a comparison with another implementation): run the first step, then write `NAME.left_basis` (`U`) and
 /// `NAME.right_basis` (`V`) through [`Optimizer::state`](super::Optimizer::state) and [`Tensor::write`](crate::Tensor::write). Both moments are zero there,
@@ -185,22 +189,23 @@ impl State {
     }
 
     /// `m <- beta1 m + (1 - beta1) x`.
-    pub(super) fn average(&self, r: &mut Recorder, stack: &Stack, x: Value) -> Result<()> {
+    fn average(r: &mut Recorder, stack: &Stack, x: Value, m: Value) -> Result<()> {
         r.record(Axpby {
             alpha: Coef::column(block::ONE_MINUS_BETA1),
             beta: Coef::column(block::BETA1),
             block: Some(stack.block),
             gate: Some(stack.column(block::GATE)?),
-            ..Axpby::add(x, self.first, self.first)
+            ..Axpby::add(x, m, m)
         })
     }
 
-    /// Takes over new bases and turns the first moment into them, where `gate` is open.
-    fn change(&self, r: &mut Recorder, bases: &[Value], gate: Value) -> Result<()> {
-        let moment = self.restore(r, self.first)?;
+    /// Takes over new bases, and turns a first moment that is `rotated` into them, where `gate` is open.
+    fn change(&self, r: &mut Recorder, bases: &[Value], rotated: bool, gate: Value) -> Result<()> {
+        let moment = if rotated { Some(self.restore(r, self.first)?) } else { None };
         for (side, &basis) in self.sides().zip(bases) {
             r.record(Axpby { gate: Some(gate), ..Axpby::copy(basis, side.basis) })?;
         }
+        let Some(moment) = moment else { return Ok(()) };
         let moment = self.project(r, moment)?;
         r.record(Axpby { gate: Some(gate), ..Axpby::copy(moment, self.first) })
     }
@@ -244,7 +249,9 @@ impl Beats for Soap {
     fn declare(&self, stack: &Stack, keep: &mut Keep<'_>) -> Result<State> {
         let matrix = self.precondition_1d || (stack.weight.rows() > 1 && stack.weight.cols() > 1);
         let (left, right) = Side::declare(stack, keep, if matrix { self.max_precondition_dim } else { 0 })?;
-        Ok(State { first: keep.moment(stack, "first_moment")?, second: keep.moment(stack, "second_moment")?, left, right })
+        // By another name where it lies in other coordinates: a checkpoint of the one is no state of the other.
+        let first = if self.rotates(left.iter().chain(&right)) { "first_moment" } else { "unrotated_moment" };
+        Ok(State { first: keep.moment(stack, first)?, second: keep.moment(stack, "second_moment")?, left, right })
     }
 
     fn accumulate(&self, r: &mut Recorder, stack: &Stack, state: &State) -> Result<()> {
@@ -272,7 +279,7 @@ impl Beats for Soap {
             all_ok = Some(both(r, all_ok, ok)?);
         }
         let Some(gate) = outcome(r, stack, &state, row, items, all_ok, fresh)? else { return Ok(()) };
-        state.change(r, &bases, gate)?;
+        state.change(r, &bases, self.rotates(state.sides()), gate)?;
         r.record(Axpby { alpha: Coef::Const(0.0), gate: Some(gate), ..Axpby::copy(gate, fresh) })
     }
 
@@ -291,16 +298,21 @@ impl Beats for Soap {
             second = if left { r.sort_columns(estimates, second.t())?.t() } else { r.sort_columns(estimates, second)? };
         }
         let Some(gate) = outcome(r, stack, &state, row, items, all_ok, column(row, block::GATE)?)? else { return Ok(()) };
-        state.change(r, &bases, gate)?;
+        state.change(r, &bases, self.rotates(state.sides()), gate)?;
         r.record(Axpby { gate: Some(gate), ..Axpby::copy(second, state.second) })
     }
 
     fn apply(&self, r: &mut Recorder, stacks: &[(Stack, State)], _preconditioned: bool) -> Result<()> {
         for (stack, state) in stacks {
             let g = state.project(r, stack.gradient)?;
-            state.average(r, stack, g)?;
+            let m = if self.rotates(state.sides()) { state.first } else { state.project(r, state.first)? };
+            // From the same g as v, also where g is rounding noise.
+            State::average(r, stack, g, m)?;
+            if m != state.first {
+                State::average(r, stack, stack.gradient, state.first)?;
+            }
             let out = r.scratch(format!("{}.rotated_direction", stack.name), stack.weight.shape())?;
-            r.record(GraftDirection { g, m: state.first, v: state.second, corrected: false, out, block: stack.block })?;
+            r.record(GraftDirection { g, m, v: state.second, corrected: false, out, block: stack.block })?;
             let direction = state.restore(r, out)?;
             // A decoupled decay after the update: (1 - a) (W - s N) = W - a W - (1 - a) s N.
             let decay = if stack.decay(DecayForm::Decoupled) == DecayForm::Cautious { DecayForm::Cautious } else { DecayForm::Gradient };
@@ -313,6 +325,11 @@ impl Beats for Soap {
 }
 
 impl Soap {
+    /// Whether the first moment is kept in the bases. With bases that change at every step it is not: turning it takes four products, projecting it two.
+    fn rotates<'a>(&self, mut sides: impl Iterator<Item = &'a Side>) -> bool {
+        self.precondition_every > 1 || sides.next().is_none()
+    }
+
     /// `x + f lambda_max basis` with the null-space floor; estimates are eigenvalues over the side.
     fn lifted(&self, r: &mut Recorder, x: Value, basis: Value, estimates: Value) -> Result<Value> {
         let Some(floor) = self.null_space_floor else { return Ok(x) };

@@ -1,11 +1,13 @@
 //! SOAP's own laws: its equations in f64, orthonormal bases, the first step, failures.
 
+use std::sync::Arc;
+
 use layerwise::optim::{Group, Method, Optimizer, Parameter, Soap};
 use layerwise::{Context, Shape, Tensor};
 use libtest_mimic::Failed;
 
 use super::rig::{Layer, ensure, fill, optimizer, same, single, state};
-use crate::case::{Case, Outcome, case};
+use crate::case::{Case, Outcome, case, case_cpu};
 use crate::compare::{Tol, close};
 use crate::oracle::{Mat, eigh, matmul, orthonormal_rows, random};
 
@@ -347,6 +349,26 @@ fn rank_one(ctx: &Context) -> Outcome {
     ensure(error < 0.02, || format!("{error}"))
 }
 
+/// Products, reflections and copies that are divided among threads: the same bits on any number, with fewer items than threads and with more.
+fn threads_change_nothing(_: &Context) -> Outcome {
+    let run = |threads: usize, trials: usize, every: u64| -> Result<Vec<f32>, Failed> {
+        let ctx = Context::cpu_with_pool(Arc::new(rayon::ThreadPoolBuilder::new().num_threads(threads).build()?));
+        let (weight, gradient, mut optimizer) = plain(&ctx, trials, 331, 190, Soap { precondition_every: every, ..Soap::default() })?;
+        for step in 0..4 {
+            fill(&gradient, 3, step)?;
+            optimizer.step()?;
+        }
+        Ok(weight.read()?)
+    };
+    for (trials, every) in [(1, 1), (3, 2)] {
+        let want = run(1, trials, every)?;
+        for threads in [2, 3, 8] {
+            same(&format!("{trials} trials on {threads} threads"), &run(threads, trials, every)?, &want)?;
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("optimizers::soap::trajectories", trajectories),
@@ -358,5 +380,6 @@ pub(crate) fn cases() -> Vec<Case> {
         case("optimizers::soap::staggered", staggered),
         case("optimizers::soap::any_scale", any_scale),
         case("optimizers::soap::rank_one", rank_one),
+        case_cpu("optimizers::soap::threads_change_nothing", threads_change_nothing),
     ]
 }
