@@ -160,7 +160,7 @@ fn reductions() -> Vec<(String, Plan)> {
             let (x, y, out) = (r.value("x", shape), r.value("y", shape), r.value("out", scalar));
             Reduce { kind: ReduceKind::Dot, x, y: Some(y), out, scale: 1.0 }
         });
-        let mean = plan_of(|r| ColumnMean { x: r.value("x", shape), out: r.value("out", [batch, 1, n]) });
+        let mean = plan_of(|r| ColumnMean { x: r.value("x", shape), y: None, out: r.value("out", [batch, 1, n]) });
         let check = plan_of(|r| CheckFinite { x: r.value("x", shape), flag: r.value("flag", scalar) });
         plans.extend([(name("dot"), dot), (name("column_mean"), mean), (name("check_finite"), check)]);
     }

@@ -138,8 +138,8 @@ impl Network {
         r.record(Gemm { d: Some(bias), ..Gemm::new(features, w2.col_range(0..h)?.t(), logits) })?;
         for (i, (_, rows)) in PARTS.into_iter().enumerate() {
             let (loss, _, hits) = r.softmax_cross_entropy(logits.row_range(rows.clone())?, shared(labels.row_range(rows)?)?)?;
-            r.record(ColumnMean { x: loss, out: row.col_range(2 * i..2 * i + 1)? })?;
-            r.record(ColumnMean { x: hits, out: row.col_range(2 * i + 1..2 * i + 2)? })?;
+            r.record(ColumnMean { x: loss, y: None, out: row.col_range(2 * i..2 * i + 1)? })?;
+            r.record(ColumnMean { x: hits, y: None, out: row.col_range(2 * i + 1..2 * i + 2)? })?;
         }
         for point in 0..sizes.log_points {
             r.segment(format!("log {point}"));
