@@ -43,9 +43,10 @@ pub(super) fn kept<W: Default, T>(all: &'static LocalKey<Kept<W>>, f: impl FnOnc
 /// Runs `f` on a stack for faer; one that an earlier call left, where it is large enough.
 pub(super) fn stack<T>(needed: StackReq, f: impl FnOnce(&mut MemStack) -> T) -> T {
     kept(&STACK, |buffer| {
-        if buffer.as_ref().is_some_and(|buffer| buffer.len() < needed.unaligned_bytes_required()) {
+        let bytes = needed.unaligned_bytes_required();
+        if buffer.as_ref().is_some_and(|buffer| buffer.len() < bytes) {
             *buffer = None;
         }
-        f(MemStack::new(buffer.get_or_insert_with(|| MemBuffer::new(needed))))
+        f(MemStack::new(buffer.get_or_insert_with(|| MemBuffer::new(StackReq::new::<u8>(bytes)))))
     })
 }
