@@ -1,7 +1,7 @@
 //! Symmetric eigendecompositions, sequential within an item but for large ones.
 //!
-//! Reflections make a tridiagonal matrix, whose eigenpairs are found, in f64; its vectors are turned back in f32. So eigenvalues have the accuracy of f64, and
-//! what is made of the pairs errs by the rounding of the vectors, whatever its condition.
+//! Reflections make a tridiagonal matrix, whose eigenpairs are found and turned back; in f64, rounded at the end: what is made of the pairs errs by the rounding
+//! of the vectors, whatever its condition.
 
 mod reduction;
 mod rotations;
@@ -30,9 +30,8 @@ struct Work {
     matrix: Vec<f64>,
     reduction: Reduction,
     values: Vec<f64>,
-    /// Eigenvectors of the tridiagonal matrix.
-    inner: Vec<f64>,
-    vectors: Vec<f32>,
+    /// Columns in the order in which they were found, and that which makes values ascend.
+    vectors: Vec<f64>,
     order: Vec<usize>,
 }
 
@@ -49,10 +48,9 @@ impl Work {
     /// Takes in the symmetric part of an item; true where it is finite.
     fn load(&mut self, n: usize, words: &[f32], [row_stride, col_stride]: [usize; 2]) -> bool {
         let pitch = pitch(n);
-        for (buffer, length) in [(&mut self.matrix, n * pitch), (&mut self.inner, n * n), (&mut self.values, n)] {
+        for (buffer, length) in [(&mut self.matrix, n * pitch), (&mut self.vectors, n * n), (&mut self.values, n)] {
             buffer.resize(length, 0.0);
         }
-        self.vectors.resize(n * n, 0.0);
         let (at, mut finite) = (|r: usize, c: usize| f64::from(words[r * row_stride + c * col_stride]), true);
         let matrix = &mut self.matrix;
         tiles::each(n, n, |r, c| {
@@ -70,22 +68,22 @@ impl Work {
             self.read_diagonal(n);
             return true;
         }
-        let Work { matrix, reduction, values, inner, vectors, order } = self;
+        let Work { matrix, reduction, values, vectors, order } = self;
         reduction.reduce(n, matrix);
         order.clear();
         order.extend(0..n);
         let Reduction { diagonal, below, .. } = reduction;
         if n < DIVIDE {
-            inner.fill(0.0);
-            inner.iter_mut().step_by(n + 1).for_each(|x| *x = 1.0);
-            if !rotations::eigenpairs(diagonal, below, inner, n) {
+            vectors.fill(0.0);
+            vectors.iter_mut().step_by(n + 1).for_each(|x| *x = 1.0);
+            if !rotations::eigenpairs(diagonal, below, vectors, n) {
                 return false;
             }
             order.sort_unstable_by(|&a, &b| diagonal[a].total_cmp(&diagonal[b]).then(a.cmp(&b)));
             values.iter_mut().zip(&*order).for_each(|(to, &from)| *to = diagonal[from]);
         } else {
             let [diagonal, below] = [&*diagonal, &*below].map(|band| DiagRef::from_slice(band));
-            let (pairs, values) = (MatMut::from_column_major_slice_mut(inner, n, n), DiagMut::from_slice_mut(values));
+            let (pairs, values) = (MatMut::from_column_major_slice_mut(vectors, n, n), DiagMut::from_slice_mut(values));
             let needed = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, par, Spec::default());
             let found = scratch::stack(needed, |stack| {
                 tridiagonal_self_adjoint_evd(diagonal, below, values, Some(pairs), par, stack, Spec::default())
@@ -93,9 +91,6 @@ impl Work {
             if found.is_err() {
                 return false;
             }
-        }
-        for (to, &from) in vectors.chunks_exact_mut(n).zip(&*order) {
-            to.iter_mut().zip(&inner[from * n..]).for_each(|(to, from)| *to = narrow(*from));
         }
         reduction.turn_back(n, vectors);
         true
@@ -111,7 +106,7 @@ impl Work {
         vectors.fill(0.0);
         for (c, &from) in order.iter().enumerate() {
             values[c] = diagonal(from);
-            vectors[c * n + from] = 1.0;
+            vectors[from * (n + 1)] = 1.0;
         }
     }
 }
@@ -132,7 +127,7 @@ pub(super) fn eigh(op: &Eigh, memory: &mut Memory<'_>) {
                 values[c * op.values.col_stride] = if done { narrow(work.values[from(c)]) } else { f32::NAN };
             }
             tiles::each(n, n, |r, c| {
-                let x = if done { work.vectors[from(c) * n + r] } else { f32::NAN };
+                let x = if done { narrow(work.vectors[work.order[from(c)] * n + r]) } else { f32::NAN };
                 vectors[r * op.vectors.row_stride + c * op.vectors.col_stride] = x;
             });
         });

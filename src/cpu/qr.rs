@@ -1,6 +1,7 @@
 //! Householder QR, and columns in order.
 
 use faer::linalg::matmul::matmul;
+use faer::traits::RealField;
 use faer::{Accum, MatMut, MatRef, Par};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -65,17 +66,23 @@ fn pitch(n: usize) -> usize {
     n + 16
 }
 
-pub(super) fn columns<'a>(words: &'a [f32], rows: usize, cols: usize) -> MatRef<'a, f32> {
+pub(super) fn columns<T>(words: &[T], rows: usize, cols: usize) -> MatRef<'_, T> {
     MatRef::from_column_major_slice(&words[..rows * cols], rows, cols)
 }
 
 /// `out <- out - left (right^T out)`; some columns a thread.
-pub(super) fn reflect(out: MatMut<'_, f32>, left: MatRef<'_, f32>, right: MatRef<'_, f32>, product: &mut [f32]) {
+pub(super) fn reflect<T: RealField + From<f32>>(out: MatMut<'_, T>, left: MatRef<'_, T>, right: MatRef<'_, T>, product: &mut [T]) {
     let most = (2 * left.nrows() * left.ncols() * out.ncols() / 8).max(PART);
     reflect_part(out, left, right, product, most);
 }
 
-fn reflect_part(mut out: MatMut<'_, f32>, left: MatRef<'_, f32>, right: MatRef<'_, f32>, product: &mut [f32], most: usize) {
+fn reflect_part<T: RealField + From<f32>>(
+    mut out: MatMut<'_, T>,
+    left: MatRef<'_, T>,
+    right: MatRef<'_, T>,
+    product: &mut [T],
+    most: usize,
+) {
     let (inner, cols) = (right.ncols(), out.ncols());
     if cols == 0 {
         return;
@@ -85,8 +92,8 @@ fn reflect_part(mut out: MatMut<'_, f32>, left: MatRef<'_, f32>, right: MatRef<'
         return product::both(|| reflect_part(first, left, right, before, most), || reflect_part(second, left, right, after, most));
     }
     let mut product = MatMut::from_column_major_slice_mut(&mut product[..inner * cols], inner, cols);
-    matmul(product.as_mut(), Accum::Replace, right.transpose(), out.as_ref(), 1.0, Par::Seq);
-    matmul(out.as_mut(), Accum::Add, left, product.as_ref(), -1.0, Par::Seq);
+    matmul(product.as_mut(), Accum::Replace, right.transpose(), out.as_ref(), T::from(1.0), Par::Seq);
+    matmul(out.as_mut(), Accum::Add, left, product.as_ref(), T::from(-1.0), Par::Seq);
 }
 
 /// Makes `w` columns upper triangular from row 0 on; `v` gets the reflections `I - tau v v^T`, `tau` their factors.

@@ -138,7 +138,7 @@ fn by_eigenvalues(r: &mut Recorder, a: Value, p: u32, ridge: &normalise::Ridge, 
     let n = a.rows();
     let shape = Shape::new(a.items(), n, n);
     let (values, vectors) = r.eigh(a, Order::Ascending)?;
-    // A GPU's thousands of rotations round; the CPU path's reflections stay orthogonal.
+    // A GPU's thousands of rotations round; the CPU path's vectors were rounded once.
     let vectors = if r.is_for_host() { vectors } else { normalise::reorthogonalise(r, vectors)? };
     let top = values.col_range(n - 1..n)?;
     r.record(ridge.control(Stage::Start, p, top, control))?;

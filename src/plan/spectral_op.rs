@@ -31,7 +31,7 @@ pub enum Order {
 ///
 /// On a GPU cyclic Jacobi in f32: one workgroup an item up to [`EIGH_SINGLE_MAX`] (with a few more dispatches up to 64, where a workgroup has 25 KiB), block Jacobi
 /// over many dispatches beyond. On the CPU path tridiagonalization and the tridiagonal matrix's eigenpairs (by rotations, beyond order 160 by divide and conquer)
-/// **in f64**; its vectors are rounded and turned back in f32. Signs of the vectors, and bases of repeated eigenvalues, are free.
+/// **in f64**, rounded at the end. Signs of the vectors, and bases of repeated eigenvalues, are free.
 ///
 /// `max |a|` should lie between 1e-6 and 1e6 on a GPU ([`linalg::eigh`](crate::linalg::eigh()) scales): thresholds are absolute there.
 #[derive(Clone, Copy, Debug, PartialEq)]

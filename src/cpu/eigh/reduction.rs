@@ -1,17 +1,16 @@
 //! Symmetric matrices to tridiagonal ones by Householder's reflections, panel by panel [GVL13, 8.3; LAPACK's `sytrd`].
 //!
-//! In f64, or errors would grow with the condition of what is made of the eigenpairs; the reflections are rounded once and turn vectors in f32.
+//! In f64, or errors would grow with the condition of what is made of the eigenpairs.
 //!
 //! Within a panel the matrix stays as it was, and a column is brought up to date where it is needed: half of the work are products with the lower triangle,
 //! which is read once, the other half is one product a panel.
 
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::{Accum, MatMut, MatRef, Par};
+use faer::{Accum, MatMut, Par};
 use pulp::{Simd, WithSimd};
 
 use super::super::qr::{PANEL, columns, reflect};
-use super::narrow;
 
 /// Columns of the lower triangle that a pass over a vector takes.
 const WIDTH: usize = 4;
@@ -23,16 +22,16 @@ pub(super) struct Reduction {
     pub(super) diagonal: Vec<f64>,
     pub(super) below: Vec<f64>,
     /// Panel after panel `[n - first - 1, w]`, from the row below the panel's first on; `tau` their factors.
-    v: Vec<f32>,
+    v: Vec<f64>,
     tau: Vec<f64>,
     /// Of one panel, column by column: `V`, `W`, and `V` again; two columns.
     panel: Vec<f64>,
     pair: Vec<f64>,
-    /// `Y = V T`, `T`, `T` in f64 with a column of `V^T V`, and `V^T` times what is reflected.
-    y: Vec<f32>,
-    t: Vec<f32>,
+    /// `Y = V T`, `T`, a column of `V^T V`, and `V^T` times what is reflected.
+    y: Vec<f64>,
+    t: Vec<f64>,
     gram: Vec<f64>,
-    product: Vec<f32>,
+    product: Vec<f64>,
 }
 
 /// From column to column: not a power of two, whose columns would crowd few lines of the cache.
@@ -45,20 +44,22 @@ fn panels(n: usize) -> impl DoubleEndedIterator<Item = (usize, usize, usize, usi
     (0..n.div_ceil(PANEL)).map(move |i| (i * PANEL, PANEL.min(n - i * PANEL), n - i * PANEL - 1, i * PANEL * n))
 }
 
-fn grow<T: Default + Clone>(buffer: &mut Vec<T>, length: usize) {
-    if buffer.len() < length {
-        buffer.resize(length, T::default());
-    }
-}
-
 impl Reduction {
     fn fit(&mut self, n: usize) {
-        let singles =
-            [(&mut self.v, n * (n + PANEL)), (&mut self.y, n * PANEL), (&mut self.t, PANEL * PANEL), (&mut self.product, PANEL * n)];
-        singles.into_iter().for_each(|(buffer, length)| grow(buffer, length));
-        let (panel, gram) = ((&mut self.panel, 3 * n * PANEL), (&mut self.gram, PANEL * (PANEL + 1)));
-        let doubles = [panel, gram, (&mut self.pair, 2 * n), (&mut self.tau, n + PANEL)];
-        doubles.into_iter().for_each(|(buffer, length)| grow(buffer, length));
+        for (buffer, length) in [
+            (&mut self.v, n * (n + PANEL)),
+            (&mut self.tau, n + PANEL),
+            (&mut self.panel, 3 * n * PANEL),
+            (&mut self.pair, 2 * n),
+            (&mut self.y, n * PANEL),
+            (&mut self.t, PANEL * PANEL),
+            (&mut self.gram, PANEL),
+            (&mut self.product, n * PANEL),
+        ] {
+            if buffer.len() < length {
+                buffer.resize(length, 0.0);
+            }
+        }
         self.diagonal.resize(n, 0.0);
         self.below.resize(n, 0.0);
     }
@@ -73,12 +74,12 @@ impl Reduction {
                 let (diagonal, below, tau) = arch.dispatch(Column { a, pitch, n, first, i, panel, rows, pair: &mut self.pair });
                 (self.diagonal[first + i], self.below[first + i], self.tau[first + i]) = (diagonal, below, tau);
             }
-            self.v[place..][..rows * w].iter_mut().zip(&*panel).for_each(|(to, from)| *to = narrow(*from));
+            self.v[place..][..rows * w].copy_from_slice(&panel[..rows * w]);
             let next = first + w;
             if next < n {
                 let (v, rest) = panel.split_at_mut(rows * PANEL);
                 rest[rows * PANEL..].copy_from_slice(v);
-                let all = MatRef::from_column_major_slice(panel, rows, 3 * PANEL).subrows(w - 1, n - next);
+                let all = columns(panel, rows, 3 * PANEL).subrows(w - 1, n - next);
                 // V W^T + W V^T = [V W] [W V]^T.
                 let (left, right) = (all.subcols(0, 2 * PANEL), all.subcols(PANEL, 2 * PANEL).transpose());
                 let out = MatMut::from_column_major_slice_with_stride_mut(&mut a[next * (pitch + 1)..], n - next, n - next, pitch);
@@ -89,7 +90,7 @@ impl Reduction {
     }
 
     /// Eigenvectors of the matrix from those of the tridiagonal one, dense columns.
-    pub(super) fn turn_back(&mut self, n: usize, vectors: &mut [f32]) {
+    pub(super) fn turn_back(&mut self, n: usize, vectors: &mut [f64]) {
         let arch = pulp::Arch::new();
         for (first, w, rows, place) in panels(n).rev().filter(|panel| panel.2 > 0) {
             let v = &self.v[place..][..rows * w];
@@ -104,49 +105,31 @@ impl Reduction {
 }
 
 /// The upper triangular `T` of `H_1 ... H_w = I - V T V^T`.
-///
-/// In f64, and from the vectors as they are after rounding: what is applied is then orthogonal to rounding, however many panels there are.
 struct BlockFactor<'a> {
-    v: &'a [f32],
+    v: &'a [f64],
     rows: usize,
-    /// 0 where there is no reflection.
     tau: &'a [f64],
     gram: &'a mut [f64],
-    t: &'a mut [f32],
+    t: &'a mut [f64],
 }
 
 impl WithSimd for BlockFactor<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let BlockFactor { v, rows, tau, gram, t } = self;
         let w = tau.len();
-        let (factor, products) = gram.split_at_mut(w * w);
         for k in 0..w {
+            // Above its own row column k is zero.
             let column = |l: usize| &v[l * rows + k..(l + 1) * rows];
-            (0..=k).for_each(|l| products[l] = wide_dot(column(l), column(k)));
-            let tau = if tau[k] == 0.0 { 0.0 } else { 2.0 / products[k] };
+            (0..k).for_each(|l| gram[l] = dot(simd, column(l), column(k)));
             for i in 0..w {
-                let sum: f64 = (i..k).map(|l| factor[l * w + i] * products[l]).sum();
-                factor[k * w + i] = if i == k { tau } else { -tau * sum };
+                let sum: f64 = (i..k).map(|l| t[l * w + i] * gram[l]).sum();
+                t[k * w + i] = if i == k { tau[k] } else { -tau[k] * sum };
             }
         }
-        t.iter_mut().zip(&*factor).for_each(|(t, factor)| *t = narrow(*factor));
     }
-}
-
-/// `sum a b`, in f64.
-#[inline(always)]
-fn wide_dot(a: &[f32], b: &[f32]) -> f64 {
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
-    let mut sums = [0.0f64; 16];
-    for (a, b) in a.iter().zip(b) {
-        for l in 0..16 {
-            sums[l] += f64::from(a[l]) * f64::from(b[l]);
-        }
-    }
-    sums.iter().sum::<f64>() + a_rest.iter().zip(b_rest).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
 }
 
 /// Column `first + i`, brought up to date and reduced; its reflection and column of `W` go into the panel. Returns diagonal, subdiagonal and `tau`.
