@@ -144,7 +144,7 @@ impl GemmVariant {
         matches!(self, GemmVariant::Skinny)
     }
 
-    /// The kernel for a shape (of [`SplitK`](GemmVariant::SplitK), that of the first stage), with these bits of [`FLAGS`] on beside those of the operands' types.
+    /// The kernel for a shape (of [`SplitK`](GemmVariant::SplitK), that of the first stage), with these bits of [`FLAGS`](super::kernels::FLAGS) on beside those of the operands' types.
     pub fn rung(self, shape: GemmShape, facts: &Facts, flags: u16) -> Rung {
         let halves = if shape.a == F16 { flag::A_F16 } else { 0 } | if shape.b == F16 { flag::B_F16 } else { 0 };
         let flags = if self == GemmVariant::Cooperative { flags } else { flags | halves };
