@@ -1,21 +1,20 @@
 //! Products whose work is divided among threads. The item's shape alone says into which parts, so no number of threads changes a bit.
 
 use faer::linalg::matmul::matmul;
-use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
 
 use super::elementwise::combine;
 use super::memory::CHUNK;
 
 /// Fewest and most flops of a part: from about 80 microseconds to 0.6 milliseconds of a core.
-const LEAST: usize = 1 << 23;
+const LEAST: usize = 1 << 22;
 const MOST: usize = 1 << 26;
 
 /// Sides are cut at multiples of this, and no further: a kernel of faer's has so many rows at most.
 const GRAIN: usize = 32;
 
-/// Largest order at which all of a symmetric product is faster than one triangle by faer's recursion (measured).
-const WHOLE: usize = 96;
+/// Width of the panels of a symmetric product: one AVX-512 vector, two of AVX2. Of 8 to 96 the fastest at orders 64 to 512 (measured).
+const PANEL: usize = 16;
 
 /// Both, on two threads where there are.
 pub(super) fn both(first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
@@ -89,14 +88,8 @@ pub(super) fn symmetric(out: MatMut<'_, f32>, beta: Option<f32>, a: MatRef<'_, f
 
 fn triangle(mut out: MatMut<'_, f32>, beta: Option<f32>, a: MatRef<'_, f32>, b: MatRef<'_, f32>, alpha: f32, most: usize) {
     let n = out.nrows();
-    let Some(at) = middle(n).filter(|_| n > WHOLE && n * n * a.ncols() > most) else {
-        leaf(out.as_mut(), beta, |out, accumulate| {
-            if n <= WHOLE {
-                return matmul(out, accumulate, a, b, alpha, Par::Seq);
-            }
-            let (lower, all) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
-            triangular::matmul(out, lower, accumulate, a, all, b, all, alpha, Par::Seq);
-        });
+    let Some(at) = middle(n).filter(|_| n * n * a.ncols() > most) else {
+        leaf(out.as_mut(), beta, |out, accumulate| staircase(out, accumulate, a, b, alpha));
         return mirror(out);
     };
     let (first, above, mut below, last) = out.split_at_mut(at, at);
@@ -108,6 +101,18 @@ fn triangle(mut out: MatMut<'_, f32>, beta: Option<f32>, a: MatRef<'_, f32>, b: 
         rectangle(below.as_mut(), beta, a_bottom, b_left, alpha, most);
         transpose(above, below.as_ref());
     });
+}
+
+/// The lower triangle and, in blocks along the diagonal, some of the upper one: panels as wide as a kernel is along the side that has neighbours in memory.
+fn staircase(mut out: MatMut<'_, f32>, accumulate: Accum, a: MatRef<'_, f32>, b: MatRef<'_, f32>, alpha: f32) {
+    let n = out.nrows();
+    let by_rows = out.row_stride() == 1;
+    for start in (0..n).step_by(PANEL) {
+        let end = n.min(start + PANEL);
+        let (rows, cols) = if by_rows { (start..end, 0..end) } else { (start..n, start..end) };
+        let panel = out.as_mut().submatrix_mut(rows.start, cols.start, rows.len(), cols.len());
+        matmul(panel, accumulate, a.subrows(rows.start, rows.len()), b.subcols(cols.start, cols.len()), alpha, Par::Seq);
+    }
 }
 
 /// Rows and columns of a tile of a transposition: a cache line.
