@@ -18,6 +18,9 @@ pub(super) const ROWS: &[Row] = &[
         [9, 50].iter().try_for_each(|&n| [Layout::Inside, Layout::InsideTransposed].iter().try_for_each(|&l| pairs(context, n, 2, l)))
     }),
     ("eigh", "many_items", |context| pairs(context, 2, 70_000, Layout::Dense)),
+    ("eigh", "ill_conditioned", |context| {
+        [3, EIGH_SINGLE_MAX, 64, 65].iter().try_for_each(|&n| SPECTRA.iter().try_for_each(|f| decompose(context, n, 2, Layout::Dense, *f)))
+    }),
     ("spectrum_scale", "roots", roots),
     ("quotient", "forms", quotients),
     ("iteration_control", "normalise", normalise),
@@ -26,19 +29,37 @@ pub(super) const ROWS: &[Row] = &[
     ("iteration_control", "newton_and_finish", newton),
 ];
 
-/// Symmetric and indefinite, with an eigenvalue of multiplicity two where there is room.
-fn symmetric(seed: usize, n: usize) -> Mat {
+/// Eigenvalue `i` of `n`.
+type Spectrum = fn(usize, usize) -> f64;
+
+/// Indefinite, with an eigenvalue of multiplicity two where there is room.
+const MIXED: Spectrum = |i, n| if i == 1 { 1.0 } else { 1.0 - 1.7 * i as f64 / n as f64 };
+
+/// Down to 1e-6 and 1e-12 of the largest evenly in the exponent, one or two large ones above many small equal ones, a null space, all alike.
+const SPECTRA: [Spectrum; 6] = [
+    |i, n| 1e-6f64.powf(i as f64 / n as f64),
+    |i, n| 1e-12f64.powf(i as f64 / n as f64),
+    |i, _| if i == 0 { 1.0 } else { 1e-7 },
+    |i, n| if i < 2 { 1.0 } else { 1e-6 * (1.0 + i as f64 / n as f64) },
+    |i, n| if 3 * i < n { 1.0 / (1.0 + i as f64) } else { 0.0 },
+    |_, _| 1.0,
+];
+
+fn symmetric(seed: usize, n: usize, spectrum: Spectrum) -> Mat {
     let q = orthonormal_rows(&random(seed as u64 + 1, n, n).plus(0.5, &Mat::identity(n)));
-    let value = |i: usize| if i == 1 { 1.0 } else { 1.0 - 1.7 * i as f64 / n as f64 };
-    let scaled = Mat::from_fn(n, n, |r, c| q[(r, c)] * value(r));
+    let scaled = Mat::from_fn(n, n, |r, c| q[(r, c)] * spectrum(r, n));
     let a = matmul(&q.t(), &scaled);
     #[allow(clippy::cast_possible_truncation, reason = "rounding is the point")]
     Mat::from_fn(n, n, |r, c| f64::from(a[(r.max(c), r.min(c))] as f32))
 }
 
-/// Values against the oracle; vectors by orthonormality and by `V diag V^T`.
 fn pairs(context: &Context, n: usize, count: usize, layout: Layout) -> Outcome {
-    let distinct: Vec<Mat> = (0..count.min(5)).map(|b| symmetric(10 * n + b, n)).collect();
+    decompose(context, n, count, layout, MIXED)
+}
+
+/// Values against the oracle; vectors by orthonormality and by `V diag V^T`.
+fn decompose(context: &Context, n: usize, count: usize, layout: Layout, spectrum: Spectrum) -> Outcome {
+    let distinct: Vec<Mat> = (0..count.min(5)).map(|b| symmetric(10 * n + b, n, spectrum)).collect();
     let items: Vec<Mat> = (0..count).map(|b| distinct[b % distinct.len()].clone()).collect();
     let exact: Vec<Vec<f64>> = distinct.iter().map(|a| eigh(a).0).collect();
     for order in [Order::Ascending, Order::Descending] {
