@@ -88,6 +88,47 @@ fn exact_generated(ctx: &Context) -> Outcome {
     Ok(())
 }
 
+/// The iteration itself in f64, step by step, from the Frobenius norm.
+fn stepped(x: &Mat, triples: &[[f64; 3]]) -> Mat {
+    let mut x = x.map(|value| value / x.norm());
+    for [a, b, c] in triples {
+        let gram = matmul(&x, &x.t());
+        let polynomial = matmul(&gram, &gram).map(|value| c * value).plus(*b, &gram);
+        x = matmul(&polynomial, &x).plus(*a, &x);
+    }
+    x
+}
+
+/// Long sides, where several steps go between two products of them: within `3e-5` of single steps in f64, down to singular values of 1e-3.
+fn long_sides(ctx: &Context) -> Outcome {
+    let spectra: [fn(usize, usize) -> f64; 4] = [
+        |_, _| 1.0,
+        |i, k| 1e-2f64.powf(i as f64 / k as f64),
+        |i, k| 1e-3f64.powf(i as f64 / k as f64),
+        |i, _| if i < 2 { 1.0 } else { 1e-2 },
+    ];
+    for (m, n) in [(2, 4), (8, 16), (31, 67), (64, 200), (67, 31), (130, 33)] {
+        let k = m.min(n);
+        for (spectrum, value) in spectra.iter().enumerate() {
+            let (u, v) = (orthonormal_rows(&generic(3, k, m)), orthonormal_rows(&generic(4, k, n)));
+            let x = seen(&matmul(&u.t(), &Mat::from_fn(k, n, |r, c| v[(r, c)] * value(r, k))));
+            // Not Cans: single steps of it in f32 err by 1e-4 and more where one singular value is nearly the norm.
+            for set in [NewtonSchulz::Keller, NewtonSchulz::You, NewtonSchulz::PolarExpress8] {
+                let want = if m > n { stepped(&x.t(), &set.triples().0).t() } else { stepped(&x, &set.triples().0) };
+                let e = error(&one(ctx, &x, &with(set))?, &want);
+                if e > 3e-5 {
+                    return Err(format!("[{m}, {n}] spectrum {spectrum} {set:?}: error {e:.2e}").into());
+                }
+                let wrong = stepped(&x, &set.triples().0.iter().map(|[a, b, c]| [*a, *b, c * 1.001]).collect::<Vec<_>>());
+                if m <= n && error(&one(ctx, &x, &with(set))?, &wrong) <= 3e-5 {
+                    return Err(format!("[{m}, {n}] spectrum {spectrum} {set:?}: a coefficient off by a thousandth was not seen").into());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The intervals that each set promises on Gaussian matrices, after its own number of steps.
 fn intervals(ctx: &Context) -> Outcome {
     let sets = [
@@ -187,6 +228,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("polar::trajectories", trajectories),
         case("polar::exact", exact),
         case("polar::exact_generated", exact_generated),
+        case("polar::long_sides", long_sides),
         case("polar::intervals", intervals),
         case("polar::half", half),
         case("polar::laws", laws),
