@@ -51,7 +51,8 @@ pub enum MuonScale {
 /// A direction that is not finite, or above 1e18, is left out (the decay is not) and counted in [`TrialHealth::failed_roots`](super::TrialHealth::failed_roots):
 /// only divergent custom coefficients make one.
 ///
-/// State: one tensor of the weight's size, and one number a row with `neuron_decay`. Cost: `3 m^2 n + m^3` flops a Newton-Schulz step, `m <= n` the sides.
+/// State: one tensor of the weight's size, and one number a row with `neuron_decay`. Cost: that of [`polar`](crate::linalg::polar), `20 m^3`
+/// flops for square weights, `38 m^3` where one side is four times the other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 pub struct Muon {
