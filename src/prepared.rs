@@ -124,14 +124,12 @@ impl Prepared {
     pub(crate) fn run_parts(&mut self, parts: impl Iterator<Item = (usize, Range<usize>)> + Send) -> Result<()> {
         match &mut self.engine {
             Engine::Cpu(engine) => {
-                match &self.context.inner {
-                    Inner::Cpu(cpu) if cpu.pool.is_some() => {
-                        if let Some(pool) = &cpu.pool {
-                            pool.install(|| engine.run(parts));
-                        }
-                    }
-                    _ => engine.run(parts),
-                }
+                let pool = match &self.context.inner {
+                    Inner::Cpu(cpu) => cpu.pool.as_deref(),
+                    #[cfg(feature = "gpu")]
+                    Inner::Gpu(_) => None,
+                };
+                engine.run(parts, pool);
                 Ok(())
             }
             #[cfg(feature = "gpu")]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use super::memory::Memory;
+use super::memory::{Memory, WORTH_THREADS};
 use super::{activation, cholesky, control, curvature, eigh, elementwise, gemm, network, polar, qr, random_fill, reduce, spectral, update};
 use crate::error::{Error, Result};
 use crate::plan::{Op, Plan};
@@ -19,13 +19,16 @@ pub(crate) struct Prepared {
     places: Vec<Option<Vec<(usize, usize)>>>,
     /// By segment: flops of each operation.
     units: Vec<Vec<u64>>,
+    /// True where some operation is large enough for threads.
+    threads: bool,
 }
 
 impl Prepared {
     /// `tensors[id]` is the tensor bound to value `id`, scratch included; shapes and contexts are checked by the caller.
     pub(crate) fn new(plan: Plan, tensors: &[Tensor]) -> Result<Self> {
-        let units = plan.segments.iter().map(|s| units(&plan.ops[s.ops.clone()])).collect();
-        let mut prepared = Prepared { plan, buffers: Vec::new(), place: Vec::new(), places: Vec::new(), units };
+        let units: Vec<Vec<u64>> = plan.segments.iter().map(|s| units(&plan.ops[s.ops.clone()])).collect();
+        let threads = units.iter().flatten().any(|&flops| flops >= WORTH_THREADS as u64);
+        let mut prepared = Prepared { plan, buffers: Vec::new(), place: Vec::new(), places: Vec::new(), units, threads };
         prepared.bind(tensors)?;
         Ok(prepared)
     }
@@ -73,15 +76,26 @@ impl Prepared {
         &self.units[segment]
     }
 
-    /// Executes operations of segments in the given order.
-    pub(crate) fn run(&mut self, parts: impl Iterator<Item = (usize, Range<usize>)>) {
-        let mut memory = Memory { data: self.buffers.iter().map(|b| lock(b)).collect(), place: &self.place };
-        for (segment, units) in parts {
-            memory.place = self.places[segment].as_ref().unwrap_or(&self.place);
-            let ops = &self.plan.ops[self.plan.segments[segment].ops.clone()];
-            for op in &ops[units.start.min(ops.len())..units.end.min(ops.len())] {
-                execute(op, &mut memory);
+    /// Executes operations of segments in the given order, as a whole on the given pool, or on rayon's where threads pay: a hand-over for each operation would cost more than
+    /// small ones do.
+    pub(crate) fn run(&mut self, parts: impl Iterator<Item = (usize, Range<usize>)> + Send, pool: Option<&rayon::ThreadPool>) {
+        // Locked here, outside the pool: a pool's thread that waits may begin another run, and would then wait for what it has locked itself.
+        let mut locked: Vec<_> = self.buffers.iter().map(|b| lock(b)).collect();
+        let mut memory = Memory { data: locked.iter_mut().map(|buffer| &mut **buffer).collect(), place: &self.place };
+        let (plan, places, place) = (&self.plan, &self.places, &self.place);
+        let work = || {
+            for (segment, units) in parts {
+                memory.place = places[segment].as_ref().unwrap_or(place);
+                let ops = &plan.ops[plan.segments[segment].ops.clone()];
+                for op in &ops[units.start.min(ops.len())..units.end.min(ops.len())] {
+                    execute(op, &mut memory);
+                }
             }
+        };
+        match pool {
+            Some(pool) => pool.install(work),
+            None if self.threads && !super::is_sequential() => rayon::scope(|_| work()),
+            None => work(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Borrowing of operands by the CPU engine.
 
 use std::borrow::Cow;
-use std::sync::MutexGuard;
 
 use rayon::prelude::*;
 
@@ -11,7 +10,7 @@ use crate::tensor::{ElementType, f16_at};
 /// The words of all bound buffers during one run, each locked once.
 pub(crate) struct Memory<'a> {
     /// One per distinct buffer.
-    pub(crate) data: Vec<MutexGuard<'a, Vec<f32>>>,
+    pub(crate) data: Vec<&'a mut Vec<f32>>,
     /// Value id -> (index into `data`, first word).
     pub(crate) place: &'a [(usize, usize)],
 }
@@ -40,7 +39,7 @@ impl Memory<'_> {
     /// Takes an operand to write. `prepare` has checked that no other operand of the operation shares its buffer.
     pub(crate) fn take(&mut self, value: Value) -> Output {
         let (slot, first) = self.place[value.id as usize];
-        let words = std::mem::take(&mut *self.data[slot]);
+        let words = std::mem::take(self.data[slot]);
         let scale = if value.element == ElementType::F16 { 2 } else { 1 };
         Output { words, slot, view: Value { offset: value.offset + scale * first, ..value } }
     }
@@ -139,7 +138,10 @@ impl Output {
     }
 }
 
-/// Below about 30 microseconds of work a hand-over to another thread costs more than it brings.
+/// Below so many flops, about 30 microseconds of work, a hand-over to another thread costs more than it brings.
+pub(crate) const WORTH_THREADS: usize = 1 << 16;
+
+/// True where items are worth dividing among threads.
 pub(crate) fn worth_threads(items: usize, flops_per_item: usize) -> bool {
-    items > 1 && items * flops_per_item >= 1 << 16 && !super::is_sequential()
+    items > 1 && items * flops_per_item >= WORTH_THREADS && !super::is_sequential()
 }
