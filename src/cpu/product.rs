@@ -6,8 +6,8 @@ use faer::{Accum, MatMut, MatRef, Par};
 use super::elementwise::combine;
 use super::memory::CHUNK;
 
-/// Fewest and most flops of a part: from about 80 microseconds to 0.6 milliseconds of a core.
-const LEAST: usize = 1 << 22;
+/// Fewest and most flops of a part: from about 10 microseconds to 0.6 milliseconds of a core.
+const LEAST: usize = 1 << 20;
 const MOST: usize = 1 << 26;
 
 /// Sides are cut at multiples of this, and no further: a kernel of faer's has so many rows at most.
