@@ -31,6 +31,8 @@ struct Params { views: array<View, 6>, coef: vec4<f32>, column: vec4<u32>, n: ve
 const COLS: u32 = 32u * QUADS;
 alias Slab = array<vec4<f32>, 8>;
 var<private> lane: u32;
+// Read before all loops: within them a CPU would load parameters lane by lane.
+var<private> views: array<View, 4>;
 
 fn item_offset(v: u32, b: u32) -> u32 {
     return p.views[v].offset + (b / p.views[v].div) % p.views[v].modulo * p.views[v].item;
@@ -52,13 +54,13 @@ fn slab(start: u32, k: u32, c: u32) -> Slab {
     var s: Slab;
     if (B_BY_ROWS) {
         for (var half = 0u; half < 2u; half++) {
-            let at = start + min(k + 4u * half, p.views[1].rows - 4u) + c * p.views[1].col;
-            let t = transpose(mat4x4<f32>(b[at / 4u], b[(at + p.views[1].col) / 4u], b[(at + 2u * p.views[1].col) / 4u], b[(at + 3u * p.views[1].col) / 4u]));
+            let at = start + min(k + 4u * half, views[1].rows - 4u) + c * views[1].col;
+            let t = transpose(mat4x4<f32>(b[at / 4u], b[(at + views[1].col) / 4u], b[(at + 2u * views[1].col) / 4u], b[(at + 3u * views[1].col) / 4u]));
             for (var i = 0u; i < 4u; i++) { s[4u * half + i] = t[i]; }
         }
         return s;
     }
-    for (var i = 0u; i < 8u; i++) { s[i] = b[(start + min(k + i, p.views[1].rows - 1u) * p.views[1].row + c) / 4u]; }
+    for (var i = 0u; i < 8u; i++) { s[i] = b[(start + min(k + i, views[1].rows - 1u) * views[1].row + c) / 4u]; }
     return s;
 }
 
@@ -66,8 +68,8 @@ fn slab(start: u32, k: u32, c: u32) -> Slab {
 fn piece(start: u32, r: u32, k: u32) -> vec4<f32> {
     let quad = select(vec2<u32>(r + lane / 2u, k + 4u * (lane % 2u)), vec2<u32>(r, k + lane), A_BY_ROWS);
     let last = select(vec2<u32>(1u, 4u), vec2<u32>(4u, 1u), A_BY_ROWS);
-    let at = min(quad, vec2<u32>(p.views[0].rows, p.views[0].cols) - last) * vec2<u32>(p.views[0].row, p.views[0].col);
-    return select(vec4<f32>(0.0), a[(start + at.x + at.y) / 4u], quad.y < p.views[0].cols);
+    let at = min(quad, vec2<u32>(views[0].rows, views[0].cols) - last) * vec2<u32>(views[0].row, views[0].col);
+    return select(vec4<f32>(0.0), a[(start + at.x + at.y) / 4u], quad.y < views[0].cols);
 }
 
 // One row of the tile: 8 steps of the inner side.
@@ -93,12 +95,12 @@ fn step(m: mat4x4<f32>, v: vec4<f32>, s: Slab) -> mat4x4<f32> {
 
 // Rows r..r+4 at columns c..c+4; t: alpha, beta, gamma; starts: of d and out.
 fn store(t: vec3<f32>, starts: vec2<u32>, r: u32, c: u32, sums: mat4x4<f32>) {
-    if (r >= p.views[3].rows || c >= p.views[3].cols || (SYMMETRIC && c > r)) { return; }
-    let at = starts.y + r * p.views[3].row + c;
+    if (r >= views[3].rows || c >= views[3].cols || (SYMMETRIC && c > r)) { return; }
+    let at = starts.y + r * views[3].row + c;
     var m = t.x * sums;
     for (var i = 0u; i < 4u; i++) {
-        if (IN_PLACE) { m[i] += t.y * out[(at + i * p.views[3].row) / 4u]; }
-        if (ADD_D) { m[i] += t.y * d[(starts.x + (r + i) * p.views[2].row + c) / 4u]; }
+        if (IN_PLACE) { m[i] += t.y * out[(at + i * views[3].row) / 4u]; }
+        if (ADD_D) { m[i] += t.y * d[(starts.x + (r + i) * views[2].row + c) / 4u]; }
         m[i][i] += select(0.0, t.z, r == c);
     }
     let mirror = transpose(m);
@@ -106,13 +108,13 @@ fn store(t: vec3<f32>, starts: vec2<u32>, r: u32, c: u32, sums: mat4x4<f32>) {
         m[0] = vec4<f32>(m[0].x, mirror[0].yzw); m[1] = vec4<f32>(m[1].xy, mirror[1].zw); m[2] = vec4<f32>(m[2].xyz, mirror[2].w);
     }
     for (var i = 0u; i < 4u; i++) {
-        out[(at + i * p.views[3].row) / 4u] = m[i];
-        if (SYMMETRIC && c < r) { out[(starts.y + (c + i) * p.views[3].row + r) / 4u] = mirror[i]; }
+        out[(at + i * views[3].row) / 4u] = m[i];
+        if (SYMMETRIC && c < r) { out[(starts.y + (c + i) * views[3].row + r) / 4u] = mirror[i]; }
     }
 }
 
 fn product(item: u32, tile: u32) {
-    let tiles_n = (p.views[3].cols + COLS - 1u) / COLS;
+    let tiles_n = (views[3].cols + COLS - 1u) / COLS;
     let row = tile / tiles_n * ROWS;
     let col = tile % tiles_n * COLS;
     // Tiles above the diagonal are mirror images; both conditions depend on the workgroup alone.
@@ -121,9 +123,9 @@ fn product(item: u32, tile: u32) {
     let c = col + 4u * lane;
     // Loops of constant length over arrays of that length: compilers unroll them, and the sums stay in registers.
     var m: array<array<mat4x4<f32>, QUADS>, ROWS / 4u>;
-    for (var k = 0u; k < p.views[0].cols; k += 8u) {
+    for (var k = 0u; k < views[0].cols; k += 8u) {
         var s: array<Slab, QUADS>;
-        for (var q = 0u; q < QUADS; q++) { s[q] = slab(starts.y, k, min(c + 32u * q, p.views[1].cols - 4u)); }
+        for (var q = 0u; q < QUADS; q++) { s[q] = slab(starts.y, k, min(c + 32u * q, views[1].cols - 4u)); }
         for (var r = 0u; r < ROWS / 4u; r++) {
             let v = piece(starts.x, row + 4u * r, k);
             for (var q = 0u; q < QUADS; q++) { m[r][q] = step(m[r][q], v, s[q]); }
@@ -139,11 +141,9 @@ fn product(item: u32, tile: u32) {
 @compute @workgroup_size(8)
 fn gemm_quads(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) index: u32) {
     lane = index;
-    if (!FOLDED) {
-        product(group.z, group.x);
-        return;
-    }
-    let tiles = ((p.views[3].cols + COLS - 1u) / COLS) * ((p.views[3].rows + ROWS - 1u) / ROWS);
+    views = array<View, 4>(p.views[0], p.views[1], p.views[2], p.views[3]);
+    if (!FOLDED) { product(group.z, group.x); return; }
+    let tiles = ((views[3].cols + COLS - 1u) / COLS) * ((views[3].rows + ROWS - 1u) / ROWS);
     for (var item = group.z; item < p.n.x; item += groups.z) {
         for (var tile = group.x; tile < tiles; tile += groups.x) { product(item, tile); }
     }

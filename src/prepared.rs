@@ -178,6 +178,16 @@ impl Prepared {
         }
     }
 
+    /// The kernel of each dispatch of a segment with its tunables and switches, in the order in which they are encoded: it follows from the device, from shapes and
+    /// strides, and from where the bound tensors start. Empty on the CPU path, and of a segment that does not exist.
+    #[cfg(feature = "gpu")]
+    pub fn kernels(&self, segment: usize) -> Vec<crate::gpu::kernels::Variant> {
+        match &self.engine {
+            Engine::Cpu(_) => Vec::new(),
+            Engine::Gpu(engine) => engine.kernels(segment),
+        }
+    }
+
     /// Dispatches and waves of parts of segments that exist.
     #[cfg(feature = "gpu")]
     pub(crate) fn count_parts(&self, parts: &[(usize, Range<usize>)]) -> Option<crate::gpu::DispatchCount> {

@@ -72,6 +72,7 @@ fn used(dispatch: &Dispatch) -> impl Iterator<Item = (u32, Binding)> {
 
 #[derive(Debug)]
 struct Step {
+    variant: Variant,
     pipeline: Arc<Pipeline>,
     bind_group: wgpu::BindGroup,
     offset: u32,
@@ -184,6 +185,11 @@ impl Prepared {
     pub(crate) fn count(&self) -> DispatchCount {
         let waves = self.waves.iter().map(Vec::len).sum();
         DispatchCount { dispatches: self.waves.iter().flatten().map(|w| w.steps.len()).sum(), waves }
+    }
+
+    /// The kernel of each dispatch of a segment, in the order in which they are encoded.
+    pub(crate) fn kernels(&self, segment: usize) -> Vec<Variant> {
+        self.waves.get(segment).into_iter().flatten().flat_map(|wave| &wave.steps).map(|step| step.variant).collect()
     }
 
     /// Makes parameters and bind groups for these tensors.
@@ -371,7 +377,7 @@ impl Prepared {
             limit: u64::from(u32::MAX),
             advice: "record several smaller plans",
         })?;
-        Ok(Step { pipeline, bind_group, offset, groups: unit.groups })
+        Ok(Step { variant: unit.variant, pipeline, bind_group, offset, groups: unit.groups })
     }
 
     /// Records segments into a pass: no allocation, no queue access.

@@ -42,6 +42,7 @@ kernels! {
     GEMM_MERGE = "gemm_merge" [partial Read, d Read, out Write, block Read],
     GEMM_QUADS = "gemm_quads" [a Read, b Read, d Read, out Write, block Read],
     GEMM_REGISTER = "gemm_register" [a Read, b Read, d Read, out Write, block Read],
+    GEMM_RESIDENT = "gemm_resident" [a Read, b Read, d Read, out Write, block Read],
     GEMM_SKINNY = "gemm_skinny" [a Read, b Read, d Read, out Write, block Read],
     GEMM_SMALL = "gemm_small" [a Read, b Read, d Read, out Write, block Read],
     GEMM_SPLIT = "gemm_split" [a Read, b Read, d Read, partial Write, block Read],

@@ -29,7 +29,7 @@ pub enum GemmVariant {
     /// 8 x 8 elements an invocation in registers, no workgroup memory: for drivers that emulate it.
     Register,
     /// 32 x 32 tiles, one subgroup of 8 each, operands broadcast between its lanes: for drivers that run subgroups on a CPU's vectors. Where offsets and strides
-    /// are multiples of four it reads and writes four neighbours at a time, in tiles of 32 x 64, with the same order of sums.
+    /// are multiples of four it reads and writes four neighbours at a time, in tiles of 32 x 64 (64 x 64 with an inner side of 16 to 64), with the same order of sums.
     Broadcast,
     /// The same with 8 x 32 tiles.
     BroadcastFlat,

@@ -4,10 +4,10 @@ use super::choice;
 use super::facts::Facts;
 use super::kernels::{
     ACTIVATION, ADAM_UPDATE, ADVANCE, AXPBY, CHECK_FINITE, CHOLESKY_DIAGONAL, CHOLESKY_LOAD, CHOLESKY_ROWS, CHOLESKY_UPDATE, COLUMN_MEAN,
-    CONVERT, DAMPING_CONTROL, DIRECTION_OUTCOME, EIGH_JACOBI, EIGH_LOAD, EIGH_ROTATE, EIGH_SORT, FACTOR_DAMPING, GEMM_QUADS,
-    GRAFT_DIRECTION, GRAFT_SCALE, ITERATION_CONTROL, KL_CLIP, Kernel, MOMENTUM, NORM_CLIP, NORM_RATIO, NORMALISE, OPERATOR_NORM,
-    POLAR_OUTCOME, QR_PANEL, QR_SIGNS, QUOTIENT, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOFTMAX_CROSS_ENTROPY, SOLVE_TRIANGULAR,
-    SORT_COLUMNS, SPECTRAL_DIVIDE, SPECTRUM_SCALE, STANDARDISE, STANDARDISE_GRADIENT, STEP_SCALE, Variant,
+    CONVERT, DAMPING_CONTROL, DIRECTION_OUTCOME, EIGH_JACOBI, EIGH_LOAD, EIGH_ROTATE, EIGH_SORT, FACTOR_DAMPING, GRAFT_DIRECTION,
+    GRAFT_SCALE, ITERATION_CONTROL, KL_CLIP, Kernel, MOMENTUM, NORM_CLIP, NORM_RATIO, NORMALISE, OPERATOR_NORM, POLAR_OUTCOME, QR_PANEL,
+    QR_SIGNS, QUOTIENT, RANDOM_FILL, REDUCE, ROOT_OUTCOME, SGD_UPDATE, SOFTMAX_CROSS_ENTROPY, SOLVE_TRIANGULAR, SORT_COLUMNS,
+    SPECTRAL_DIVIDE, SPECTRUM_SCALE, STANDARDISE, STANDARDISE_GRADIENT, STEP_SCALE, Variant,
 };
 use super::ladder::{GemmShape, GemmVariant, flag};
 use super::params::{Params, ViewParams};
@@ -69,7 +69,7 @@ impl Builder<'_> {
         params.set_coefficients(coefficients);
         // Grids beyond the limit fold: every kernel strides over what its workgroups do not cover.
         let limit = self.facts.max_workgroups as usize;
-        let folded = groups.iter().any(|&g| g > limit) && variant.kernel == GEMM_QUADS.name;
+        let folded = groups.iter().any(|&g| g > limit) && quads::is_product(variant);
         let variant = Variant { flags: variant.flags | switches(&[(folded, flag::FOLDED)]), ..variant };
         let groups = groups.map(|g| narrow(g.clamp(1, limit)));
         self.list.push(Dispatch { variant, values: values.to_vec(), params, groups });

@@ -4,7 +4,8 @@
 //! the same bits either way, and where a tensor starts may decide.
 
 use super::kernels::{
-    ADAM_UPDATE, AXPBY, CHECK_FINITE, FLAGS, GEMM_BROADCAST, GEMM_QUADS, Kernel, MOMENTUM, NORMALISE, REDUCE, SGD_UPDATE, Tunables, Variant,
+    ADAM_UPDATE, AXPBY, CHECK_FINITE, FLAGS, GEMM_BROADCAST, GEMM_QUADS, GEMM_RESIDENT, Kernel, MOMENTUM, NORMALISE, REDUCE, SGD_UPDATE,
+    Tunables, Variant,
 };
 use super::ladder::{GemmVariant, Rung, flag};
 use crate::plan::Value;
@@ -21,6 +22,17 @@ const FLAT: Variant = GEMM_QUADS.with(&[("ROWS", "8u")]);
 
 /// Tiles of 8 x 64.
 const FLAT_WIDE: Variant = GEMM_QUADS.with(&[("ROWS", "8u"), ("QUADS", "2u")]);
+
+/// Tiles of 64 x 32 or 64 x 64 of products with an inner side of at most 32 or 64.
+const RESIDENT: [Variant; 4] = [
+    GEMM_RESIDENT.with(&[("DEPTH", "32u"), ("QUADS", "1u")]),
+    GEMM_RESIDENT.with(&[("DEPTH", "32u")]),
+    GEMM_RESIDENT.with(&[("QUADS", "1u")]),
+    GEMM_RESIDENT.plain(),
+];
+
+/// Below this inner side most of what [`RESIDENT`] does would be for nothing.
+const SHORT: usize = 16;
 
 /// The same with a gate, which is a single element, in the place of the added operand.
 const NARROW_GATED: Variant = GEMM_QUADS.with(&[("D", "f32")]);
@@ -94,6 +106,9 @@ pub(crate) fn gemm(of: GemmVariant, flags: u16, [a, b, out]: [&Value; 3], d: Opt
     // Of a symmetric result one triangle of tiles is computed: wide ones are more of it.
     let wide = out.cols > 32 && (flags & flag::SYMMETRIC == 0 || out.cols >= 256) && !gated;
     let (kernel, rows) = match (of, gated) {
+        (GemmVariant::Broadcast, false) if (SHORT..=64).contains(&a.cols) && flags & flag::RUNNING_MEAN == 0 => {
+            (RESIDENT[2 * usize::from(a.cols > 32) + usize::from(wide)], 64)
+        }
         (GemmVariant::Broadcast, false) => (if wide { WIDE } else { NARROW }, 32),
         (GemmVariant::Broadcast, true) => (NARROW_GATED, 32),
         (GemmVariant::BroadcastFlat, false) => (if wide { FLAT_WIDE } else { FLAT }, 8),
@@ -105,9 +120,14 @@ pub(crate) fn gemm(of: GemmVariant, flags: u16, [a, b, out]: [&Value; 3], d: Opt
     Some(Rung { variant: Variant { flags, ..kernel }, rows, cols: if wide { 64 } else { 32 }, items: 1 })
 }
 
+/// True for the products of this file.
+pub(crate) fn is_product(variant: Variant) -> bool {
+    [GEMM_QUADS.name, GEMM_RESIDENT.name].contains(&variant.kernel)
+}
+
 /// Bits of the bindings that a variant reaches by fours: their offsets must be multiples of four, and there must be four elements.
 pub(crate) fn bindings(variant: Variant) -> u32 {
-    if variant.kernel == GEMM_QUADS.name {
+    if is_product(variant) {
         return if variant.flags & flag::GATE_IN_D == 0 { 0b1111 } else { 0b1011 };
     }
     BY_RUNS.iter().find(|row| row.0.name == variant.kernel && row.1 == variant.tunables).map_or(0, |row| row.2)
@@ -115,7 +135,7 @@ pub(crate) fn bindings(variant: Variant) -> u32 {
 
 /// The variant that does the same work by single elements, in any grid.
 pub(crate) fn by_element(variant: Variant) -> Variant {
-    if variant.kernel == GEMM_QUADS.name {
+    if is_product(variant) {
         let few_rows = variant.tunables.iter().any(|t| t.0 == "ROWS");
         let kernel = if few_rows { GEMM_BROADCAST.with(&[("ROWS", "8u")]) } else { GEMM_BROADCAST.plain() };
         return Variant { flags: variant.flags & !(flag::A_BY_ROWS | flag::B_BY_ROWS | flag::FOLDED), ..kernel };
@@ -144,9 +164,10 @@ pub(crate) fn runs() -> impl Iterator<Item = Variant> {
 /// Every variant of the products, each with each switch alone, and with all that go together.
 pub(crate) fn variants(epilogues: impl Iterator<Item = u16>) -> impl Iterator<Item = Variant> {
     epilogues.chain([flag::A_BY_ROWS, flag::B_BY_ROWS, flag::A_BY_ROWS | flag::B_BY_ROWS, flag::FOLDED]).flat_map(|flags| {
-        let gated = flags & flag::GATE_IN_D != 0;
+        let (gated, average) = (flags & flag::GATE_IN_D != 0, flags & flag::RUNNING_MEAN != 0);
         let kernels = if gated { vec![NARROW_GATED, FLAT_GATED] } else { vec![NARROW, WIDE, FLAT, FLAT_WIDE] };
-        kernels.into_iter().map(move |kernel| Variant { flags, ..kernel })
+        let resident = RESIDENT.into_iter().filter(move |_| !gated && !average);
+        kernels.into_iter().chain(resident).map(move |kernel| Variant { flags, ..kernel })
     })
 }
 

@@ -13,6 +13,8 @@ mod drivers;
 #[cfg(feature = "gpu")]
 mod embed;
 mod faults;
+#[cfg(feature = "gpu")]
+mod fours;
 mod golden;
 mod kernels;
 #[cfg(feature = "gpu")]
@@ -56,6 +58,8 @@ fn main() -> ExitCode {
     cases.extend(embed::cases());
     #[cfg(feature = "gpu")]
     cases.extend(drivers::cases());
+    #[cfg(feature = "gpu")]
+    cases.extend(fours::cases());
     #[cfg(feature = "gpu")]
     cases.extend(parity::cases());
     #[cfg(feature = "gpu")]

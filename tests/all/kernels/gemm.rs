@@ -307,6 +307,7 @@ fn block_coefficients(context: &Context) -> Outcome {
 /// More items than one grid dimension holds.
 fn many_items(context: &Context) -> Outcome {
     product(context, 1, 70_000, (4, 4, 4), [Layout::Dense; 3])?;
+    product(context, 3, 70_000, (4, 16, 4), [Layout::Dense; 3])?;
     product(context, 2, 140_000, (1, 1, 3), [Layout::Repeat(70_000, 2), Layout::Dense, Layout::Dense])
 }
 
@@ -315,7 +316,9 @@ fn by_fours(context: &Context) -> Outcome {
     use Layout::{Dense, InsideByFours, InsideByFoursTransposed, Transposed};
     let layouts = [Dense, InsideByFours, Transposed, InsideByFoursTransposed];
     for (i, &(m, k, n)) in
-        [(4, 4, 4), (36, 20, 68), (64, 64, 64), (100, 12, 36), (8, 100, 132), (7, 8, 64), (40, 31, 32)].iter().enumerate()
+        [(4, 4, 4), (36, 20, 68), (64, 64, 64), (100, 12, 36), (8, 100, 132), (7, 8, 64), (40, 31, 32), (132, 63, 32), (68, 48, 100)]
+            .iter()
+            .enumerate()
     {
         for a in layouts {
             for b in layouts {
@@ -344,7 +347,7 @@ fn by_fours_symmetric(context: &Context) -> Outcome {
     use Layout::{Dense, InsideByFours, InsideByFoursTransposed, Transposed};
     symmetric_products(
         context,
-        &[(4, 4), (8, 20), (36, 64), (64, 12), (68, 100), (288, 8)],
+        &[(4, 4), (8, 20), (36, 64), (64, 12), (68, 100), (288, 8), (132, 40), (260, 64)],
         &[(Dense, false), (Dense, true), (Transposed, false), (InsideByFours, true), (InsideByFoursTransposed, true)],
     )
 }
