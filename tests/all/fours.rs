@@ -52,10 +52,12 @@ fn forced(context: &Context, variant: GemmVariant) -> Result<Context, libtest_mi
 /// By the item's shape; and with one operand that starts elsewhere, or one side that is no multiple of four, by single elements.
 fn by_broadcast(context: &Context) -> Outcome {
     let fits = |v: GemmVariant| context.facts().is_some_and(|facts| v.fits(GemmShape::f32(8, 8, 8), facts));
-    if !fits(GemmVariant::Broadcast) {
-        return Ok(());
-    }
     let tall = forced(context, GemmVariant::Broadcast)?;
+    if !fits(GemmVariant::Broadcast) {
+        let found = product(&tall, (64, 64, 64), [0; 3])?;
+        let bound_to_subgroups = ["gemm_broadcast", "gemm_quads", "gemm_resident"].iter().any(|name| found.starts_with(name));
+        return if bound_to_subgroups { Err(format!("`{found}` on a device without subgroups of 8").into()) } else { Ok(()) };
+    }
     for (shape, wanted) in [
         ((64, 64, 64), "gemm_resident"),
         ((100, 33, 36), "gemm_broadcast"),
