@@ -1,7 +1,7 @@
 //! Executes plans on the host.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::memory::{Memory, WORTH_THREADS};
 use super::{activation, cholesky, control, curvature, eigh, elementwise, gemm, network, polar, qr, random_fill, reduce, spectral, update};
@@ -21,6 +21,8 @@ pub(crate) struct Prepared {
     units: Vec<Vec<u64>>,
     /// True where some operation is large enough for threads.
     threads: bool,
+    /// By buffer: the words while a run has them, nothing in between.
+    words: Vec<Vec<f32>>,
 }
 
 impl Prepared {
@@ -28,7 +30,7 @@ impl Prepared {
     pub(crate) fn new(plan: Plan, tensors: &[Tensor]) -> Result<Self> {
         let units: Vec<Vec<u64>> = plan.segments.iter().map(|s| units(&plan.ops[s.ops.clone()])).collect();
         let threads = units.iter().flatten().any(|&flops| flops >= WORTH_THREADS as u64);
-        let mut prepared = Prepared { plan, buffers: Vec::new(), place: Vec::new(), places: Vec::new(), units, threads };
+        let mut prepared = Prepared { plan, buffers: Vec::new(), place: Vec::new(), places: Vec::new(), units, threads, words: Vec::new() };
         prepared.bind(tensors)?;
         Ok(prepared)
     }
@@ -56,6 +58,7 @@ impl Prepared {
             rank[old] = new;
         }
         self.buffers = order.iter().map(|&i| buffers[i].clone()).collect();
+        self.words.resize_with(self.buffers.len(), Vec::new);
         self.place = place.into_iter().map(|(slot, first)| (rank[slot], first)).collect();
         let swapped = |pairs: &Vec<(u32, u32)>| {
             let mut place = self.place.clone();
@@ -80,8 +83,10 @@ impl Prepared {
     /// small ones do.
     pub(crate) fn run(&mut self, parts: impl Iterator<Item = (usize, Range<usize>)> + Send, pool: Option<&rayon::ThreadPool>) {
         // Locked here, outside the pool: a pool's thread that waits may begin another run, and would then wait for what it has locked itself.
-        let mut locked: Vec<_> = self.buffers.iter().map(|b| lock(b)).collect();
-        let mut memory = Memory { data: locked.iter_mut().map(|buffer| &mut **buffer).collect(), place: &self.place };
+        let locked: Vec<_> = self.buffers.iter().map(|b| lock(b)).collect();
+        let mut held = Held { locked, words: &mut self.words };
+        held.swap();
+        let mut memory = Memory { data: held.words, place: &self.place };
         let (plan, places, place) = (&self.plan, &self.places, &self.place);
         let work = || {
             for (segment, units) in parts {
@@ -97,6 +102,24 @@ impl Prepared {
             None if self.threads && !super::is_sequential() => rayon::scope(|_| work()),
             None => work(),
         }
+    }
+}
+
+/// Locked buffers whose words are elsewhere during a run, where another thread may reach them, and come back at its end.
+struct Held<'a> {
+    locked: Vec<MutexGuard<'a, Vec<f32>>>,
+    words: &'a mut Vec<Vec<f32>>,
+}
+
+impl Held<'_> {
+    fn swap(&mut self) {
+        self.locked.iter_mut().zip(&mut *self.words).for_each(|(buffer, words)| std::mem::swap(&mut **buffer, words));
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.swap();
     }
 }
 

@@ -10,7 +10,7 @@ use crate::tensor::{ElementType, f16_at};
 /// The words of all bound buffers during one run, each locked once.
 pub(crate) struct Memory<'a> {
     /// One per distinct buffer.
-    pub(crate) data: Vec<&'a mut Vec<f32>>,
+    pub(crate) data: &'a mut [Vec<f32>],
     /// Value id -> (index into `data`, first word).
     pub(crate) place: &'a [(usize, usize)],
 }
@@ -39,14 +39,14 @@ impl Memory<'_> {
     /// Takes an operand to write. `prepare` has checked that no other operand of the operation shares its buffer.
     pub(crate) fn take(&mut self, value: Value) -> Output {
         let (slot, first) = self.place[value.id as usize];
-        let words = std::mem::take(self.data[slot]);
+        let words = std::mem::take(&mut self.data[slot]);
         let scale = if value.element == ElementType::F16 { 2 } else { 1 };
         Output { words, slot, view: Value { offset: value.offset + scale * first, ..value } }
     }
 
     /// Puts a written operand back.
     pub(crate) fn put(&mut self, output: Output) {
-        *self.data[output.slot] = output.words;
+        self.data[output.slot] = output.words;
     }
 }
 

@@ -54,10 +54,12 @@ const CANS: [[f64; 3]; 5] = [
 const WHOLE: usize = 1 << 16;
 /// Longer sides that are so many times the shorter one: several steps between two products of them.
 const WIDE: usize = 2;
-/// Bounds of the growth of rounding between two such products: errors stay about those of single steps (twice at most for orders from 64 on, whatever the spectrum; 1e-5 for tiny
-/// ones); all five of Keller's steps in one phase would have 50 to 100 times those. The first `A` has a norm well below 1, later ones have about 1.
+/// Bounds of the growth of rounding between two such products: on spectra from Gaussian to 1e-6 and with spikes errors stay within about three times those of single steps. All five
+/// of Keller's steps in one phase have 40 to 180 times those. The first `A` has a norm well below 1, later ones have about 1.
 const FIRST_GROWTH: f64 = 150.0;
 const LATER_GROWTH: f64 = 70.0;
+/// A step that grows it by more goes alone: the first of Polar Express and of Cans.
+const ALONE: f64 = 20.0;
 /// Converges from (0, 1] to 1 with order three.
 const SAFE: [f64; 3] = [1.875, -1.25, 0.375];
 
@@ -120,7 +122,8 @@ impl PolarOptions {
 ///
 /// A step is `X <- P X`, `P = a I + b A + c A^2`. Where one side is at least twice the other (and operands are f32), several steps go between two products of the longer side:
 /// `Q <- P Q`, `A <- P (P A)`, then `X <- Q X`. All of these but `Q X` are symmetric: half of each is computed. Between two such products rounding of `A` grows at its small
-/// eigenvalues, by `a^2` a step; the number of steps is bounded by that growth (3 and 2 of Keller's five), and errors stay below 3e-5 where `sigma_min / ||x||_F` is above 1e-3.
+/// eigenvalues, by `a^2` a step; the number of steps is bounded by that growth (3 and 2 of Keller's five), and errors stay below 3e-5 where `sigma_min / ||x||_F` is above 1e-3 (not for
+/// Cans, which single steps of do not keep either).
 ///
 /// Costs `3 m^2 n + (4 j - 3) m^3` flops for `j` steps together, `m <= n` the sides; `j` is 1 for sides that are nearer to each other.
 ///
@@ -247,11 +250,12 @@ fn phases(list: &[[f64; 3]], x: Value) -> Vec<&[[f64; 3]]> {
     }
     let (mut phases, mut start, mut growth, mut most) = (Vec::new(), 0, 1.0, FIRST_GROWTH);
     for (i, [a, ..]) in list.iter().enumerate() {
-        if growth > most {
+        let own = (a * a).max(1.0);
+        if i > start && (growth > most || own > ALONE) {
             phases.push(&list[start..i]);
             (start, growth, most) = (i, 1.0, LATER_GROWTH);
         }
-        growth *= (a * a).max(1.0);
+        growth *= if own > ALONE { f64::INFINITY } else { own };
     }
     if start < list.len() {
         phases.push(&list[start..]);
